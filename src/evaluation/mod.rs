@@ -1,0 +1,1 @@
+//! How good embeddings are: verification protocols over labelled pairs.

@@ -1,0 +1,130 @@
+//! Photo → faces with embeddings: the half of vultus that holds weights and touches no disk.
+
+use std::sync::Arc;
+
+use crate::detect::Detect;
+use crate::face::{Quality, QualityLimits, Refusal};
+use crate::model::Embed;
+use crate::{Calibration, Crop, Embedding, Face, Photo, Result};
+
+/// A face of a photo, with its embedding or the reason why it has none.
+#[derive(Clone)]
+pub struct RecognizedFace {
+    /// Where it is in the upright photo.
+    pub face: Face,
+    /// The aligned crop.
+    pub crop: Crop,
+    /// What was measured before embedding.
+    pub quality: Quality,
+    /// The embedding, or why the face was refused.
+    pub outcome: Result<Embedding, Refusal>,
+}
+
+/// A face before its embedding: found, aligned and judged.
+#[derive(Clone)]
+pub struct FoundFace {
+    /// Where it is in the upright photo.
+    pub face: Face,
+    /// The aligned crop.
+    pub crop: Crop,
+    /// What was measured.
+    pub quality: Quality,
+    /// Why it must not be embedded, if there is a reason.
+    pub refusal: Option<Refusal>,
+}
+
+/// A detector, an embedding network and the quality that a face must have.
+#[derive(Clone)]
+pub struct Recognizer {
+    detector: Arc<dyn Detect>,
+    embedder: Arc<dyn Embed>,
+    limits: QualityLimits,
+}
+
+impl Recognizer {
+    /// The detector and the weights that ship inside the program.
+    ///
+    /// # Errors
+    /// Only if the bundled weights can't be read, a fault of the build.
+    pub fn bundled() -> Result<Self> {
+        todo!()
+    }
+
+    /// No weights, milliseconds: every photo is one face, photos of one colour are one person. For tests of what comes after.
+    pub fn double() -> Self {
+        let embedder = crate::model::double::ColorHash::new("color-hash");
+        Self::new(Arc::new(crate::detect::double::WholePhoto), Arc::new(embedder)).with_limits(QualityLimits::NONE)
+    }
+
+    /// Any detector and any embedding network.
+    pub fn new(detector: Arc<dyn Detect>, embedder: Arc<dyn Embed>) -> Self {
+        Self { detector, embedder, limits: QualityLimits::default() }
+    }
+
+    /// With other quality limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: QualityLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Finds, aligns and judges; the cheap half, which pipelines run in parallel, photo by photo.
+    ///
+    /// # Errors
+    /// Only when the computation itself fails; no face is an empty list.
+    pub fn find(&self, photo: &Photo) -> Result<Vec<FoundFace>> {
+        let alignment = self.embedder.alignment();
+        let faces = self.detector.detect(photo)?;
+        Ok(faces
+            .into_iter()
+            .map(|face| {
+                let crop = alignment.crop(photo, &face);
+                let quality = Quality::measure(&face, &crop);
+                FoundFace { refusal: self.limits.check(&quality), face, crop, quality }
+            })
+            .collect())
+    }
+
+    /// Embeds crops of any photos as one batch, in order.
+    ///
+    /// # Errors
+    /// Only when the computation itself fails.
+    pub fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
+        self.embedder.embed(crops)
+    }
+
+    /// All faces of a photo, largest first, each with its embedding or the reason why it has none.
+    ///
+    /// # Errors
+    /// Only when the computation itself fails; no face is an empty list.
+    pub fn recognize(&self, photo: &Photo) -> Result<Vec<RecognizedFace>> {
+        let found = self.find(photo)?;
+        let crops: Vec<Crop> = found.iter().filter(|f| f.refusal.is_none()).map(|f| f.crop.clone()).collect();
+        let mut embeddings = self.embed(&crops)?.into_iter();
+        Ok(found
+            .into_iter()
+            .map(|FoundFace { face, crop, quality, refusal }| {
+                let outcome = match refusal {
+                    Some(refusal) => Err(refusal),
+                    None => Ok(embeddings.next().expect("one embedding a crop")),
+                };
+                RecognizedFace { face, crop, quality, outcome }
+            })
+            .collect())
+    }
+
+    /// Hex digest of the embedding weights.
+    pub fn digest(&self) -> &str {
+        self.embedder.digest()
+    }
+
+    /// The detector's name, for provenance.
+    pub fn detector_name(&self) -> &str {
+        self.detector.name()
+    }
+
+    /// What distances mean for the loaded weights.
+    pub fn calibration(&self) -> &Calibration {
+        self.embedder.calibration()
+    }
+}

@@ -1,0 +1,1 @@
+//! Labelled crops → weights: data, sampler, augmentation, triplet loss and mining, checkpoints.
