@@ -99,18 +99,25 @@ impl Recognizer {
     /// Only when the computation itself fails; no face is an empty list.
     pub fn recognize(&self, photo: &Photo) -> Result<Vec<RecognizedFace>> {
         let found = self.find(photo)?;
-        let crops: Vec<Crop> = found.iter().filter(|f| f.refusal.is_none()).map(|f| f.crop.clone()).collect();
+        Ok(self.embed_found(vec![found])?.pop().expect("one list in, one list out"))
+    }
+
+    /// Completes what [`find`](Self::find) found in any number of photos; all faces are embedded as one batch.
+    ///
+    /// # Errors
+    /// Only when the computation itself fails.
+    pub fn embed_found(&self, photos: Vec<Vec<FoundFace>>) -> Result<Vec<Vec<RecognizedFace>>> {
+        let usable = photos.iter().flatten().filter(|found| found.refusal.is_none());
+        let crops: Vec<Crop> = usable.map(|found| found.crop.clone()).collect();
         let mut embeddings = self.embed(&crops)?.into_iter();
-        Ok(found
-            .into_iter()
-            .map(|FoundFace { face, crop, quality, refusal }| {
-                let outcome = match refusal {
-                    Some(refusal) => Err(refusal),
-                    None => Ok(embeddings.next().expect("one embedding a crop")),
-                };
-                RecognizedFace { face, crop, quality, outcome }
-            })
-            .collect())
+        let mut complete = |FoundFace { face, crop, quality, refusal }| {
+            let outcome = match refusal {
+                Some(refusal) => Err(refusal),
+                None => Ok(embeddings.next().expect("one embedding a crop")),
+            };
+            RecognizedFace { face, crop, quality, outcome }
+        };
+        Ok(photos.into_iter().map(|found| found.into_iter().map(&mut complete).collect()).collect())
     }
 
     /// Hex digest of the embedding weights.

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::catalog::{FaceId, FaceRecord, Filter, Metadata, PhotoHash, PhotoRecord};
 use crate::clustering::Partition;
 use crate::face::{Quality, Refusal};
-use crate::{Embedding, Face, Photo, Recognizer, Result};
+use crate::recognizer::RecognizedFace;
+use crate::{Bounds, Embedding, Face, Photo, Recognizer, Result};
 
 /// One folder of faces: catalog (the truth), vectors and filters (views), and the recognizer that made them.
 ///
@@ -25,8 +26,6 @@ pub struct NewPhoto {
     pub width: u32,
     /// Upright height in pixels.
     pub height: u32,
-    /// Who is in it: given to every face of the photo, as when photos are sorted in a folder per person.
-    pub person: Option<String>,
     /// What people say about it.
     pub metadata: Metadata,
     /// Faces to store.
@@ -44,6 +43,44 @@ pub struct NewFace {
     pub quality: Quality,
     /// Its embedding.
     pub embedding: Embedding,
+    /// Whose face it is, when somebody said so.
+    pub person: Option<String>,
+}
+
+impl NewPhoto {
+    /// Adds what the recognizer saw. `person` is whom the photo is about, as when photos are sorted in a folder per
+    /// person: that name goes to one face, the [`subject`], and bystanders stay unnamed. When the subject was refused
+    /// nobody is named, for a bystander with the wrong name is worse than a face without one.
+    #[must_use]
+    pub fn with_faces(mut self, faces: Vec<RecognizedFace>, person: Option<&str>) -> Self {
+        let bounds: Vec<Bounds> = faces.iter().map(|found| found.face.bounds).collect();
+        let named = person.and_then(|_| subject(self.width, self.height, &bounds));
+        for (at, found) in faces.into_iter().enumerate() {
+            let person = person.filter(|_| named == Some(at)).map(str::to_owned);
+            match found.outcome {
+                Ok(embedding) => {
+                    self.faces.push(NewFace { face: found.face, quality: found.quality, embedding, person });
+                }
+                Err(refusal) => self.refused.push(refusal),
+            }
+        }
+        self
+    }
+}
+
+/// Which face a photo is about: large and central. The greatest `area - 2 * offset²`, where `offset` is the distance
+/// from the photo's centre to the face's, in pixels; the first of equals.
+///
+/// Source: the rule by which D. Sandberg's `facenet` picks LFW's faces (`align_dataset_mtcnn.py`).
+pub fn subject(width: u32, height: u32, faces: &[Bounds]) -> Option<usize> {
+    let weight = |face: &Bounds| {
+        let dx = face.x + face.width / 2.0 - width as f32 / 2.0;
+        let dy = face.y + face.height / 2.0 - height as f32 / 2.0;
+        face.width * face.height - 2.0 * (dx * dx + dy * dy)
+    };
+    // `max_by` gives the last of equals, hence the reversal.
+    let weighed = faces.iter().map(weight).enumerate().rev();
+    weighed.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
 }
 
 /// What became of one photo of a batch.
@@ -198,7 +235,8 @@ impl Gallery {
         todo!()
     }
 
-    /// Decodes, recognizes and commits one photo, given as its file's bytes.
+    /// Decodes, recognizes and commits one photo, given as its file's bytes. `person` is whom the photo is about
+    /// (see [`NewPhoto::with_faces`]).
     ///
     /// # Errors
     /// `Photo` when the bytes can't be read, and those of [`add`](Self::add).
@@ -300,5 +338,21 @@ impl Gallery {
     /// Only of storage.
     pub fn flush(&self) -> Result<()> {
         todo!()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_large_central_face_is_the_subject() {
+        let face = |x, y, side| Bounds { x, y, width: side, height: side };
+        let corner = face(0.0, 0.0, 60.0);
+        let speck = face(88.0, 88.0, 8.0);
+        assert_eq!(subject(180, 180, &[corner, face(60.0, 50.0, 70.0), speck]), Some(1));
+        assert_eq!(subject(180, 180, &[speck, face(40.0, 20.0, 100.0)]), Some(1));
+        assert_eq!(subject(180, 180, &[corner, corner]), Some(0));
+        assert_eq!(subject(180, 180, &[]), None);
     }
 }

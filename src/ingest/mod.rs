@@ -12,7 +12,7 @@ use crate::{Gallery, Result, catalog::Metadata};
 pub struct Options {
     /// Photos, folders (recursive) and tar shards.
     pub paths: Vec<PathBuf>,
-    /// Name every face after the folder that its photo lies in.
+    /// Whether a photo is about the person whose name its folder carries.
     pub person_from_folder: PersonFrom,
     /// Metadata by path, as [`MetadataTable`] reads it.
     pub metadata: MetadataTable,
