@@ -1,6 +1,18 @@
 //! Upright RGB pixels, and how bytes become them without trusting the bytes.
+//!
+//! Knows nothing of faces. `decode` is the only way in for foreign bytes; `sample` is the only place that turns pixels into
+//! other pixels, so that detection and alignment average in the same way.
 
-use crate::Result;
+mod decode;
+mod outline;
+pub(crate) mod sample;
+
+use std::fmt;
+
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+
+use crate::{Error, Result};
 
 /// What a decoder may spend on one file, checked before pixels are allocated.
 #[derive(Clone, Copy, Debug)]
@@ -25,24 +37,34 @@ pub struct Photo {
     pixels: Vec<u8>,
 }
 
+impl fmt::Debug for Photo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Photo({} x {})", self.width, self.height)
+    }
+}
+
 impl Photo {
-    /// Decodes JPEG, PNG or WebP.
+    /// Decodes JPEG, PNG or WebP to upright RGB.
+    ///
+    /// The format is read from the bytes, never from a name. EXIF orientation is applied; grey, CMYK and 16-bit samples become
+    /// 8-bit RGB; transparency is laid over white, as a page shows it, since the colour of a transparent pixel is arbitrary; an animation
+    /// gives its first frame. Embedded colour profiles are ignored.
     ///
     /// # Errors
-    /// [`Error::Photo`](crate::Error::Photo) says what was expected and found.
+    /// [`Error::Photo`] says what was expected and found: another format, damaged or truncated bytes, or a size beyond
+    /// `limits`, which is read from the header before any pixel is allocated.
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self> {
-        let _ = (bytes, limits);
-        todo!()
+        decode::decode(bytes, limits)
     }
 
     /// Takes `width * height * 3` bytes, rows from the top.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when a side is zero or the length does not fit.
+    /// [`Error::Argument`] when a side is zero or the length does not fit.
     pub fn from_rgb(width: u32, height: u32, pixels: Vec<u8>) -> Result<Self> {
-        let expected = u64::from(width) * u64::from(height) * 3;
-        if expected == 0 || pixels.len() as u64 != expected {
-            return Err(crate::Error::argument(
+        let expected = u128::from(width) * u128::from(height) * 3;
+        if expected == 0 || pixels.len() as u128 != expected {
+            return Err(Error::argument(
                 "pixels",
                 format!("{width} x {height} RGB needs {expected} bytes, at least one pixel; found {}", pixels.len()),
             ));
@@ -63,5 +85,22 @@ impl Photo {
     /// The bytes: `height * width * 3`.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
+    }
+
+    /// Encodes as baseline JPEG.
+    ///
+    /// - `quality`: 1 to 100; 85 is a good picture.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `quality` is out of range or a side is longer than the 65,535 px that a JPEG can hold.
+    pub fn to_jpeg(&self, quality: u8) -> Result<Vec<u8>> {
+        if !(1..=100).contains(&quality) {
+            return Err(Error::argument("quality", format!("{quality} is not within 1 to 100")));
+        }
+        let mut jpeg = Vec::new();
+        JpegEncoder::new_with_quality(&mut jpeg, quality)
+            .encode(&self.pixels, self.width, self.height, ExtendedColorType::Rgb8)
+            .map_err(|error| Error::argument("photo", format!("can't be written as JPEG: {error}")))?;
+        Ok(jpeg)
     }
 }

@@ -1,0 +1,43 @@
+//! One face, cut out of its photo.
+
+use std::fmt;
+
+use crate::{Error, Photo, Result};
+
+/// One face, aligned: 112 x 112 RGB.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Crop(Vec<u8>);
+
+impl Crop {
+    /// Pixels on a side.
+    pub const SIDE: usize = 112;
+
+    /// Takes `112 * 112 * 3` bytes, rows from the top.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for any other length.
+    pub fn from_rgb(pixels: Vec<u8>) -> Result<Self> {
+        if pixels.len() != Self::SIDE * Self::SIDE * 3 {
+            let what = format!("a crop is 112 x 112 RGB, 37632 bytes; found {}", pixels.len());
+            return Err(Error::argument("crop", what));
+        }
+        Ok(Self(pixels))
+    }
+
+    /// The bytes, `(112, 112, 3)`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The crop as a photo of its own, to be shown or written.
+    pub fn to_photo(&self) -> Photo {
+        let side = Self::SIDE as u32;
+        Photo::from_rgb(side, side, self.0.clone()).expect("a crop holds 112 x 112 RGB pixels")
+    }
+}
+
+impl fmt::Debug for Crop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Crop({0} x {0})", Self::SIDE)
+    }
+}
