@@ -1,5 +1,6 @@
 //! Crop → embedding: the network in candle, the convolution it is trained with, and its weights.
 
+pub mod conv;
 pub mod double;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
