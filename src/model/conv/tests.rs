@@ -85,10 +85,8 @@ proptest! {
 fn check_gradients(x: &[usize], weight: &[usize], params: ConvParams) {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let out = weight[3];
-    let inputs: Vec<Var> = [x, weight, &[out]]
-        .iter()
-        .map(|shape| Var::from_tensor(&random(shape, &mut rng)).unwrap())
-        .collect();
+    let inputs: Vec<Var> =
+        [x, weight, &[out]].iter().map(|shape| Var::from_tensor(&random(shape, &mut rng)).unwrap()).collect();
     let loss = |inputs: &[Var]| {
         let y = conv2d(&inputs[0], &inputs[1], Some(&inputs[2]), &params).unwrap();
         // Squares make the gradient depend on the output.
