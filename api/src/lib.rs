@@ -1,1 +1,3 @@
-//! x
+//! The HTTP surface of vultus.
+
+pub mod wire;
