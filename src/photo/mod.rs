@@ -6,6 +6,7 @@
 mod decode;
 mod outline;
 pub(crate) mod sample;
+pub mod shard;
 
 use std::fmt;
 
