@@ -1,0 +1,99 @@
+//! The best `limit` of everything offered, in an order without ties: by distance, then by key.
+//!
+//! A key is an id where answers are collected, and a row inside a segment. Rows ascend with ids, so both orders agree.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// The nearest so far. Takes any number of offers and remembers `limit` of them.
+pub(crate) struct Nearest {
+    limit: usize,
+    farthest_first: BinaryHeap<Found>,
+}
+
+impl Nearest {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, farthest_first: BinaryHeap::new() }
+    }
+
+    /// Offers beyond this distance are refused: infinite until `limit` were taken.
+    pub(crate) fn bound(&self) -> f32 {
+        match self.farthest_first.peek() {
+            Some(farthest) if self.is_full() => farthest.distance,
+            _ => f32::INFINITY,
+        }
+    }
+
+    pub(crate) fn offer(&mut self, found: Found) {
+        if !self.is_full() {
+            self.farthest_first.push(found);
+        } else if let Some(mut farthest) = self.farthest_first.peek_mut()
+            && found < *farthest
+        {
+            *farthest = found;
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.farthest_first.len()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.farthest_first.len() >= self.limit
+    }
+
+    /// Nearest first.
+    pub(crate) fn into_sorted(self) -> Vec<Found> {
+        self.farthest_first.into_sorted_vec()
+    }
+}
+
+/// A key and how far it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) distance: f32,
+    pub(crate) key: u64,
+}
+
+impl Ord for Found {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.distance.total_cmp(&other.distance).then(self.key.cmp(&other.key))
+    }
+}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Found {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Found {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_are_kept_and_the_lower_key_wins_a_tie() {
+        let mut nearest = Nearest::new(2);
+        for (distance, key) in [(0.5, 9), (0.5, 3), (0.7, 1), (0.5, 5)] {
+            nearest.offer(Found { distance, key });
+        }
+        assert_eq!(nearest.into_sorted().iter().map(|found| found.key).collect::<Vec<_>>(), [3, 5]);
+    }
+
+    #[test]
+    fn the_bound_is_infinite_until_enough_were_taken() {
+        let mut nearest = Nearest::new(2);
+        nearest.offer(Found { distance: 0.5, key: 0 });
+        assert_eq!(nearest.bound(), f32::INFINITY);
+        nearest.offer(Found { distance: 1.5, key: 1 });
+        assert_eq!(nearest.bound(), 1.5);
+    }
+}
