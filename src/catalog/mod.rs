@@ -2,6 +2,7 @@
 
 mod filter;
 pub mod filters;
+mod parser;
 
 use std::fmt;
 use std::path::PathBuf;
