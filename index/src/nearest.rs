@@ -34,10 +34,6 @@ impl Nearest {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.farthest_first.len()
-    }
-
     pub(crate) fn is_full(&self) -> bool {
         self.farthest_first.len() >= self.limit
     }

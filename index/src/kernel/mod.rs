@@ -13,15 +13,18 @@ mod scalar;
 use std::sync::OnceLock;
 
 /// Ways to measure. A vector is `query.len()` floats, and rows stand one behind the other.
-///
-/// Panics where a row lies outside of `vectors`.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel {
-    /// `distances[i]` of row `i` of `rows`.
-    pub(crate) scan: fn(query: &[f32], rows: &[f32], distances: &mut [f32]),
-    /// `distances[i]` of row `picked[i]` of `vectors`.
-    pub(crate) gather: fn(query: &[f32], vectors: &[f32], picked: &[u32], distances: &mut [f32]),
+    pub(crate) scan: Scan,
+    pub(crate) gather: Gather,
 }
+
+/// `(query, rows, distances)`: sets `distances[i]` to that of row `i`.
+type Scan = fn(&[f32], &[f32], &mut [f32]);
+
+/// `(query, vectors, picked, distances)`: sets `distances[i]` to that of row `picked[i]`, and panics where that row lies outside
+/// of `vectors`.
+type Gather = fn(&[f32], &[f32], &[u32], &mut [f32]);
 
 /// The fastest kernel of this CPU, found out once.
 pub(crate) fn best() -> Kernel {

@@ -14,7 +14,7 @@ use crate::{Result, graph};
 /// - `rows`: ids ascend, vectors are of one length; fewer than 2³² of them.
 /// - `graph_vectors_min`: a graph is built from this many rows on.
 pub(crate) fn write(path: &Path, rows: &[Row<'_>], dimensions: usize, graph_vectors_min: usize) -> Result<Stamp> {
-    let graph = (rows.len() >= graph_vectors_min.max(2)).then(|| graph::build(rows)).unwrap_or_default();
+    let graph = if rows.len() >= graph_vectors_min.max(2) { graph::build(rows) } else { Vec::new() };
     durable::write(path, |file| {
         let header = write_sections(file, rows, dimensions, &graph)?;
         file.seek(SeekFrom::Start(0))?;

@@ -31,7 +31,7 @@ pub(crate) fn unit(vector: &[f32]) -> Vec<f32> {
     vector.iter().map(|x| x / length).collect()
 }
 
-pub(crate) fn options(dimensions: usize, graph_vectors_min: usize) -> Options {
+pub(crate) const fn options(dimensions: usize, graph_vectors_min: usize) -> Options {
     Options { dimensions, graph_vectors_min }
 }
 
@@ -40,15 +40,27 @@ pub(crate) fn exactly(k: usize) -> Search<'static> {
 }
 
 /// Everything an index answers, to tell two of them apart bit for bit.
-pub(crate) fn answers(index: &Index, queries: &[Vec<f32>]) -> (u64, Vec<u64>, Vec<Vec<u32>>, Vec<Vec<Neighbor>>) {
+#[derive(Debug, PartialEq)]
+pub(crate) struct Answers {
+    sequence: u64,
+    vectors: Vec<(u64, Vec<u32>)>,
+    found: Vec<Vec<Neighbor>>,
+}
+
+pub(crate) fn answers(index: &Index) -> Answers {
     let ids = index.scroll(0, usize::MAX);
-    let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect();
-    let vectors = ids.iter().map(|id| bits(index.vector(*id).expect("a scrolled id has a vector"))).collect();
+    let bits = |id| {
+        let vector: &[f32] = index.vector(id).expect("a scrolled id has a vector");
+        vector.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+    };
+    let vectors: Vec<(u64, Vec<u32>)> = ids.into_iter().map(|id| (id, bits(id))).collect();
+    let dimensions = vectors.first().map_or(0, |(_, vector)| vector.len());
     let searches = [exactly(5), Search { k: 5, ef: 16, ..Search::default() }];
-    let found = queries.iter().flat_map(|query| {
-        searches.map(|search| index.search(query, &search).expect("the query is a unit vector of the right length"))
+    let found = (9_000..9_008).flat_map(|query| {
+        let query = numbered(query, dimensions);
+        searches.map(|search| index.search(&query, &search).expect("the query is a unit vector of the right length"))
     });
-    (index.sequence(), ids, vectors, found.collect())
+    Answers { sequence: index.sequence(), found: found.collect(), vectors }
 }
 
 /// The `k` nearest, in `f64`, of what a map holds.

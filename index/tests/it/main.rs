@@ -1,6 +1,9 @@
 //! The index from outside, one module for each promise.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod damage;
 mod data;
+mod format;
 mod model;
+mod recall;
 mod refusals;

@@ -1,0 +1,97 @@
+//! Folders written by older releases: they open, and answer what they answered then.
+//!
+//! A golden folder is never written again. A new version of a format gets a new one beside it; where it is missing, the test writes
+//! it and fails, so that it can be looked at and committed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use expect_test::{Expect, expect};
+use tempfile::tempdir;
+use vultus_index::{Index, Search};
+
+use crate::data::{numbered, options};
+
+const DIMENSIONS: usize = 5;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/format").join(name)
+}
+
+/// The names of a golden folder's files.
+fn files(name: &str) -> Vec<OsString> {
+    fs::read_dir(golden(name)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
+/// Two seals, a vector that was replaced and removed, and one that was removed. Small segments end as one, large ones as two.
+fn write(folder: &Path, graph_vectors_min: usize, first_count: u64) {
+    let mut index = Index::open(folder, options(DIMENSIONS, graph_vectors_min)).unwrap();
+    for (ids, sequence) in [(0..first_count, 10), (1_000..1_003, 20)] {
+        for id in ids {
+            index.add(id, &numbered(id, DIMENSIONS)).unwrap();
+        }
+        index.seal(sequence).unwrap();
+    }
+    index.remove(1);
+    index.add(2, &numbered(77, DIMENSIONS)).unwrap();
+    index.remove(2);
+    index.seal(30).unwrap();
+}
+
+/// Opens a copy, because opening takes a lock and tidies up.
+#[track_caller]
+fn check(name: &str, search: &Search<'_>, expected: &Expect) {
+    let folder = tempdir().unwrap();
+    for file in files(name) {
+        fs::copy(golden(name).join(&file), folder.path().join(&file)).unwrap();
+    }
+    let index = Index::open(folder.path(), options(DIMENSIONS, 10)).unwrap();
+    let found = index.search(&numbered(5, DIMENSIONS), search).unwrap();
+    let found: Vec<String> = found.iter().map(|found| format!("{} at {:.4}", found.id, found.distance)).collect();
+    let ids = index.scroll(0, 3);
+    let counts = (index.sequence(), index.count());
+    expected.assert_eq(&format!("{counts:?} {ids:?} {}", found.join(", ")));
+}
+
+/// Panics where the golden folder is missing, once it is written.
+#[track_caller]
+fn find_or_write(name: &str, graph_vectors_min: usize, first_count: u64) {
+    if golden(name).join("manifest").exists() {
+        return;
+    }
+    write(&golden(name), graph_vectors_min, first_count);
+    fs::remove_file(golden(name).join("lock")).unwrap();
+    panic!("wrote {}: look at it, commit it, and run again", golden(name).display());
+}
+
+#[test]
+fn a_folder_of_version_1_is_read() {
+    find_or_write("v1-flat", 100, 8);
+    check(
+        "v1-flat",
+        &Search { k: 3, exact: true, ..Search::default() },
+        &expect!["(30, 9) [0, 3, 4] 5 at 0.0000, 1002 at 0.8031, 7 at 0.8823"],
+    );
+}
+
+#[test]
+fn a_graph_of_version_1_is_walked() {
+    find_or_write("v1-graph", 10, 200);
+    check(
+        "v1-graph",
+        &Search { k: 3, ef: 3, ..Search::default() },
+        &expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2177, 76 at 0.2374"],
+    );
+}
+
+#[test]
+fn the_same_vectors_are_written_as_the_same_bytes() {
+    let folder = tempdir().unwrap();
+    write(folder.path(), 100, 8);
+    for file in files("v1-flat") {
+        let (now, then) = (folder.path().join(&file), golden("v1-flat").join(&file));
+        let is_same = fs::read(&now).unwrap() == fs::read(&then).unwrap();
+        assert!(is_same, "{} is written otherwise: is this a new version?", now.display());
+    }
+}

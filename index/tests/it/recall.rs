@@ -1,0 +1,92 @@
+//! Approximate search held to exact search.
+
+use roaring::RoaringTreemap;
+use tempfile::tempdir;
+use vultus_index::{Index, Search};
+
+use crate::data::{clustered, exactly, options};
+
+const DIMENSIONS: usize = 32;
+
+/// An index of one segment with a graph, and queries from the same people.
+fn indexed(folder: &std::path::Path, count: usize) -> (Index, Vec<Vec<f32>>, Vec<Vec<f32>>) {
+    let mut vectors = clustered(5, count + 200, DIMENSIONS);
+    let queries = vectors.split_off(count);
+    let mut index = Index::open(folder, options(DIMENSIONS, 500)).unwrap();
+    for (id, vector) in vectors.iter().enumerate() {
+        index.add(id as u64, vector).unwrap();
+    }
+    index.seal(1).unwrap();
+    (index, vectors, queries)
+}
+
+/// The share of the exact answers that the search finds. Panics where it returns fewer, or ones at another distance.
+#[track_caller]
+fn recall(index: &Index, queries: &[Vec<f32>], search: &Search<'_>) -> f64 {
+    let mut found_of_exact = 0;
+    let mut all = 0;
+    for query in queries {
+        let exact = index.search(query, &Search { exact: true, ..*search }).unwrap();
+        let found = index.search(query, search).unwrap();
+        assert_eq!(found.len(), exact.len());
+        found_of_exact += exact.iter().filter(|neighbor| found.contains(neighbor)).count();
+        all += exact.len();
+    }
+    found_of_exact as f64 / all as f64
+}
+
+#[test]
+fn the_graph_finds_what_an_exact_search_finds() {
+    let folder = tempdir().unwrap();
+    let (mut index, vectors, queries) = indexed(folder.path(), 5_000);
+    let search = Search { k: 10, ef: 128, ..Search::default() };
+    let all = recall(&index, &queries, &search);
+    assert!(all >= 0.95, "recall {all}");
+
+    let lost = (0..vectors.len()).filter(|id| {
+        let itself = index.search(&vectors[*id], &Search { k: 1, ..search }).unwrap()[0];
+        itself.id != *id as u64
+    });
+    assert_eq!(lost.count(), 0, "vectors that do not find themselves");
+
+    let half: RoaringTreemap = (0..5_000).filter(|id| id % 2 == 0).collect();
+    let of_half = recall(&index, &queries, &Search { ef: 40, allowed: Some(&half), ..search });
+    assert!(of_half >= 0.95, "recall {of_half} among half of the ids");
+
+    for id in (0..5_000).filter(|id| id % 5 == 0) {
+        assert!(index.remove(id));
+    }
+    let without_deleted = recall(&index, &queries, &search);
+    assert!(without_deleted >= 0.95, "recall {without_deleted} with a fifth deleted");
+}
+
+#[test]
+fn a_filter_of_any_width_is_answered_in_full() {
+    let folder = tempdir().unwrap();
+    let (index, _, queries) = indexed(folder.path(), 2_000);
+    for count in [1, 5, 20, 100, 500, 1_000, 1_900, 2_000] {
+        // Neighbours in id order, and so of many people: some near the query, most not.
+        let allowed: RoaringTreemap = (0..count).collect();
+        let found = recall(&index, &queries, &Search { k: 10, ef: 16, allowed: Some(&allowed), ..Search::default() });
+        assert!(found >= 0.85, "recall {found} among {count}");
+    }
+}
+
+#[test]
+fn identical_vectors_are_all_found() {
+    let folder = tempdir().unwrap();
+    let mut index = Index::open(folder.path(), options(DIMENSIONS, 500)).unwrap();
+    let vector = &clustered(1, 1, DIMENSIONS)[0];
+    let others = clustered(2, 800, DIMENSIONS);
+    for id in 0..400 {
+        index.add(id, vector).unwrap();
+    }
+    for (id, vector) in (400..).zip(&others) {
+        index.add(id, vector).unwrap();
+    }
+    index.seal(1).unwrap();
+    let found = index.search(vector, &Search { k: 30, ef: 32, ..Search::default() }).unwrap();
+    assert!(found.iter().all(|neighbor| neighbor.distance == 0.0), "{found:?}");
+    assert_eq!(found.len(), 30);
+    assert_eq!(index.search(vector, &exactly(30)).unwrap().len(), 30);
+}
