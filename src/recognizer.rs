@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::detect::Detect;
 use crate::face::{Quality, QualityLimits, Refusal};
 use crate::model::Embed;
-use crate::{Calibration, Crop, Embedding, Face, Photo, Result};
+use crate::{Calibration, Crop, Embedding, Error, Face, Photo, Result};
 
 /// A face of a photo, with its embedding or the reason why it has none.
 #[derive(Clone)]
@@ -47,6 +47,15 @@ impl Recognizer {
     /// # Errors
     /// Only if the bundled weights can't be read, a fault of the build.
     pub fn bundled() -> Result<Self> {
+        todo!()
+    }
+
+    /// The bundled detector and the weights in a file, as `vultus train` writes them.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] or [`Error::Io`].
+    pub fn from_weights(path: &std::path::Path) -> Result<Self> {
+        let _ = path;
         todo!()
     }
 
@@ -100,6 +109,26 @@ impl Recognizer {
     pub fn recognize(&self, photo: &Photo) -> Result<Vec<RecognizedFace>> {
         let found = self.find(photo)?;
         Ok(self.embed_found(vec![found])?.pop().expect("one list in, one list out"))
+    }
+
+    /// The embedding of a photo's largest usable face.
+    ///
+    /// # Errors
+    /// [`Error::NoFace`] when there is none, with the reasons.
+    pub fn embedding(&self, photo: &Photo) -> Result<Embedding> {
+        let mut refusals = Vec::new();
+        for found in self.recognize(photo)? {
+            match found.outcome {
+                Ok(embedding) => return Ok(embedding),
+                Err(refusal) => refusals.push(refusal.to_string()),
+            }
+        }
+        let what = match refusals.as_slice() {
+            [] => "no face was found".to_owned(),
+            [only] => format!("its only face was refused: {only}"),
+            all => format!("all {} faces were refused: {}", all.len(), all.join("; ")),
+        };
+        Err(Error::NoFace { what: format!("the photo shows no usable face: {what}") })
     }
 
     /// Completes what [`find`](Self::find) found in any number of photos; all faces are embedded as one batch.

@@ -118,10 +118,10 @@ fn typed(cell: &str) -> Value {
         "false" => return Value::Bool(false),
         _ => {}
     }
-    if let Ok(whole) = cell.parse::<i64>() {
-        if whole.to_string() == cell {
-            return whole.into();
-        }
+    if let Ok(whole) = cell.parse::<i64>()
+        && whole.to_string() == cell
+    {
+        return whole.into();
     }
     let digits = cell.strip_prefix('-').unwrap_or(cell);
     let decimal = digits.split_once('.').is_some_and(|(whole, part)| {

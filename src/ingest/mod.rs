@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use crate::{Gallery, Result};
 
 pub use metadata::MetadataTable;
+pub use sources::read_file;
 
 /// What a bulk run takes and how.
 #[derive(Clone, Debug)]

@@ -140,11 +140,11 @@ fn file(path: &Path, relative: &Path, each: &mut Visitor<'_>) -> Result<ControlF
     })
 }
 
-/// Reads a whole file, as long as it is no longer than a photo can be.
+/// Reads a photo's file, as long as it is no longer than a photo can be.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Photo`] when it is too long.
-fn read_file(path: &Path) -> Result<Vec<u8>> {
+/// [`Error::Io`]; [`Error::Photo`] when it is longer than 256 MiB.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();
     let mut bytes = Vec::new();

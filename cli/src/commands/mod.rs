@@ -1,12 +1,24 @@
-//! One subcommand a file: what it takes, what it does.
+//! One subcommand a file: what it takes, what it does. Doc comments are the help.
 
+mod cluster;
 mod demo;
 mod eval;
+mod forget;
+mod identify;
+mod ingest;
+mod people;
 mod serve;
+mod stats;
 mod train;
+mod verify;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use anyhow::Context as _;
+use vultus::photo::Limits;
+use vultus::{Gallery, Photo, Recognizer};
 
 /// What every subcommand takes
 #[derive(Debug, clap::Args)]
@@ -20,39 +32,106 @@ pub(crate) struct Common {
     /// Weights to use instead of the bundled ones (safetensors, as `vultus train` writes)
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// For tests: no networks, every photo is one face and photos of one colour are one person
+    #[arg(long, global = true, hide = true, conflicts_with = "weights")]
+    pub(crate) test_double: bool,
+}
+
+impl Common {
+    /// The detector and the embedding network.
+    ///
+    /// # Errors
+    /// Weights that can't be read.
+    pub(crate) fn recognizer(&self) -> anyhow::Result<Recognizer> {
+        Ok(match &self.weights {
+            _ if self.test_double => Recognizer::double(),
+            Some(weights) => Recognizer::from_weights(weights)?,
+            None => Recognizer::bundled()?,
+        })
+    }
+
+    /// The gallery, started when there is none.
+    ///
+    /// # Errors
+    /// Those of [`Gallery::open`].
+    pub(crate) fn open_gallery(&self) -> anyhow::Result<Gallery> {
+        Ok(Gallery::open(&self.gallery, self.recognizer()?)?)
+    }
+
+    /// The gallery, for questions: a mistyped name must not start an empty one.
+    ///
+    /// # Errors
+    /// When there is none; those of [`Gallery::open`].
+    pub(crate) fn existing_gallery(&self) -> anyhow::Result<Gallery> {
+        let path = self.gallery.display();
+        anyhow::ensure!(
+            self.gallery.is_dir(),
+            "{path}: no gallery there; `vultus ingest PHOTOS --gallery {path}` starts one"
+        );
+        self.open_gallery()
+    }
+}
+
+/// Reads and decodes one photo.
+///
+/// # Errors
+/// Names the file.
+pub(crate) fn read_photo(path: &Path) -> anyhow::Result<Photo> {
+    // An I/O error names the file itself.
+    let bytes = vultus::ingest::read_file(path)?;
+    Photo::decode(&bytes, &Limits::default()).with_context(|| path.display().to_string())
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Demo(demo::Args),
+    Ingest(ingest::Args),
+    Identify(identify::Args),
+    Verify(verify::Args),
+    Cluster(cluster::Args),
+    People(people::Args),
+    Forget(forget::Args),
+    Stats(stats::Args),
+    Serve(serve::Args),
     Train(train::Args),
     Eval(eval::Args),
-    Serve(serve::Args),
 }
 
-/// Yes (0) or no (1); errors are 2.
+/// What a command says with its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
+    /// Done, or yes: 0.
     Yes,
+    /// No, where the question was yes or no: 1.
     No,
+    /// Stopped by Ctrl-C before the end: 130, as shells have it.
+    Stopped,
 }
 
 impl From<Answer> for ExitCode {
     fn from(answer: Answer) -> Self {
-        match answer {
-            Answer::Yes => Self::SUCCESS,
-            Answer::No => Self::FAILURE,
-        }
+        Self::from(match answer {
+            Answer::Yes => 0,
+            Answer::No => 1,
+            Answer::Stopped => 130,
+        })
     }
 }
 
 impl Command {
-    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<Answer> {
+    pub(crate) fn run(&self, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
         match self {
-            Self::Demo(args) => demo::run(args, common),
+            Self::Demo(args) => demo::run(args, common, out),
+            Self::Ingest(args) => ingest::run(args, common, out),
+            Self::Identify(args) => identify::run(args, common, out),
+            Self::Verify(args) => verify::run(args, common, out),
+            Self::Cluster(args) => cluster::run(args, common, out),
+            Self::People(args) => people::run(args, common, out),
+            Self::Forget(args) => forget::run(args, common, out),
+            Self::Stats(args) => stats::run(args, common, out),
+            Self::Serve(args) => serve::run(args, common),
             Self::Train(args) => train::run(args, common),
             Self::Eval(args) => eval::run(args, common),
-            Self::Serve(args) => serve::run(args, common),
         }
     }
 }
