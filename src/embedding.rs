@@ -25,6 +25,12 @@ impl Embedding {
         Ok(Self(values.map(|v| (f64::from(v) / length) as f32)))
     }
 
+    /// Values that were an embedding before they were stored, bit for bit; `None` unless they are of unit length.
+    pub(crate) fn from_stored(values: [f32; Self::DIMENSIONS]) -> Option<Self> {
+        let squared_length: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        ((squared_length - 1.0).abs() < 1e-3).then_some(Self(values))
+    }
+
     /// The 128 values.
     pub fn as_slice(&self) -> &[f32] {
         &self.0

@@ -1,15 +1,23 @@
 //! What an id means: the records (redb, the truth) and the filters over them (tantivy, a view).
 
+mod acknowledged;
 mod filter;
 pub mod filters;
 mod parser;
+mod read;
+mod record;
+mod store;
+mod write;
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 pub use filter::{Filter, FilterValue};
+pub(crate) use read::Snapshot;
+pub(crate) use record::Touch;
+pub(crate) use store::Catalog;
+pub(crate) use write::Change;
 
 use crate::{Embedding, Error, Face, Result, face::Quality};
 
@@ -91,13 +99,4 @@ pub struct PhotoRecord {
     pub faces: Vec<FaceId>,
     /// Faces that were found and refused, each with the reason as text.
     pub refused: Vec<String>,
-}
-
-/// The files of a catalog, for messages and tests.
-#[derive(Clone, Debug)]
-pub struct CatalogPaths {
-    /// redb: the truth.
-    pub records: PathBuf,
-    /// tantivy: a view.
-    pub filters: PathBuf,
 }

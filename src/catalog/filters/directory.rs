@@ -72,8 +72,13 @@ impl Directory for SealedDirectory {
         self.0.exists(path)
     }
 
+    /// A file of that name can only be the rest of a commit that was killed: names of committed files are never given
+    /// again, but the numbers of a commit that did not happen are.
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
-        self.0.open_write(path)
+        match self.0.open_write(path) {
+            Err(OpenWriteError::FileAlreadyExists(_)) if self.0.delete(path).is_ok() => self.0.open_write(path),
+            opened => opened,
+        }
     }
 
     fn sync_directory(&self) -> io::Result<()> {
