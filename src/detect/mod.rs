@@ -1,6 +1,15 @@
 //! Photo → faces.
+//!
+//! [`Mtcnn`] is the detector that ships; [`double`] stands in for it where a test is about something else.
 
+mod candidate;
 pub mod double;
+mod mtcnn;
+mod nets;
+mod prelu;
+mod pyramid;
+
+pub use mtcnn::{Mtcnn, MtcnnOptions};
 
 use crate::{Face, Photo, Result};
 

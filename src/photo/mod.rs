@@ -1,10 +1,11 @@
 //! Upright RGB pixels, and how bytes become them without trusting the bytes.
 //!
-//! Knows nothing of faces. `decode` is the only way in for foreign bytes; `sample` is the only place that turns pixels into
-//! other pixels, so that detection and alignment average in the same way.
+//! Knows nothing of faces. `decode` is the only way in for foreign bytes; `pixels` and `sample` alone
+//! turn pixels into other pixels, so that detection and alignment average in the same way.
 
 mod decode;
 mod outline;
+pub(crate) mod pixels;
 pub(crate) mod sample;
 pub mod shard;
 

@@ -1,0 +1,172 @@
+//! The three nets of MTCNN: proposals on every position, then two looks at each candidate.
+//!
+//! Each takes upright RGB pixels as `(value - 127.5) / 128`, `(n, height, width, 3)`; the weights have the original's transposition folded in.
+//! Everything runs on the calling thread, since photos are what runs in parallel.
+//!
+//! Follows Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks", 2016
+//! (arXiv:1604.02878), figure 2, with the layer sizes of the weights we ship (`models/mtcnn.md`).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::prelu::{prelu, prelu_max_pool};
+use crate::model::conv::{ConvParams, Threads, conv2d};
+use crate::{Error, Result};
+
+/// The three nets.
+#[derive(Clone, Debug)]
+pub(super) struct Nets {
+    pub(super) proposal: Net,
+    pub(super) refine: Net,
+    pub(super) output: Net,
+}
+
+/// One net: a chain of layers.
+#[derive(Clone, Debug)]
+pub(super) struct Net {
+    layers: Vec<Layer>,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    /// `(kernel height, kernel width, in, out)`.
+    weight: Tensor,
+    bias: Tensor,
+    /// Absent on the last layer, whose outputs are used as they are.
+    slope: Option<Tensor>,
+    /// Window of the max-pooling that follows; 1 is none.
+    pool: usize,
+    /// Whether the whole input is one vector to this layer.
+    flattens: bool,
+}
+
+impl Nets {
+    /// The weights compiled into the program.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if they are not what this code expects: a fault of the build.
+    pub(super) fn bundled() -> Result<Self> {
+        Self::read(include_bytes!("../../models/mtcnn.safetensors"))
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
+        let nets = Self {
+            proposal: Net::take(&mut tensors, "pnet", &[("conv1", 2), ("conv2", 1), ("conv3", 1), ("heads", 1)])?,
+            refine: Net::take(
+                &mut tensors,
+                "rnet",
+                &[("conv1", 3), ("conv2", 3), ("conv3", 1), ("dense", 1), ("heads", 1)],
+            )?,
+            output: Net::take(
+                &mut tensors,
+                "onet",
+                &[("conv1", 3), ("conv2", 3), ("conv3", 2), ("conv4", 1), ("dense", 1), ("heads", 1)],
+            )?,
+        };
+        match tensors.keys().next() {
+            Some(name) => Err(weights(format!("a tensor that no net uses: {name}"))),
+            None => Ok(nets),
+        }
+    }
+}
+
+impl Net {
+    fn take(tensors: &mut HashMap<String, Tensor>, net: &str, layers: &[(&str, usize)]) -> Result<Self> {
+        let mut take = |layer: &str, part: &str| tensors.remove(&format!("{net}.{layer}.{part}"));
+        let layers = layers.iter().map(|(layer, pool)| {
+            let missing = || weights(format!("{net}.{layer} is missing"));
+            let (weight, bias) = (take(layer, "weight").ok_or_else(missing)?, take(layer, "bias").ok_or_else(missing)?);
+            // A dense layer is a kernel of one pixel on a picture of one pixel.
+            let weight = if weight.rank() == 2 { weight.unsqueeze(0)?.unsqueeze(0)? } else { weight };
+            Ok(Layer { weight, bias, slope: take(layer, "slope"), pool: *pool, flattens: *layer == "dense" })
+        });
+        Ok(Self { layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// Rows of outputs, one for each position of the net on each input: the logits of "no face" and "face", four offsets of the box
+    /// in its sides, and for the output net five x and five y of the landmarks, in sides of the box.
+    ///
+    /// - `x`: `(n, height, width, 3)`; 24 x 24 for the refining net, 48 x 48 for the output net, at least 12 x 12 for proposals.
+    /// - Returns `(n, height', width', outputs)`.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let params = ConvParams { threads: Threads::One, ..ConvParams::default() };
+        let mut x = x.clone();
+        for layer in &self.layers {
+            if layer.flattens {
+                let n = x.dim(0)?;
+                x = x.reshape((n, 1, 1, ()))?;
+            }
+            x = conv2d(&x, &layer.weight, Some(&layer.bias), &params)?;
+            x = match (&layer.slope, layer.pool) {
+                (None, _) => x,
+                (Some(slope), 1) => prelu(&x, slope)?,
+                (Some(slope), window) => prelu_max_pool(&x, slope, window)?,
+            };
+        }
+        Ok(x)
+    }
+}
+
+/// The probability of "face" from the two logits.
+pub(super) fn probability(heads: &[f32]) -> f32 {
+    1.0 / (1.0 + (heads[0] - heads[1]).exp())
+}
+
+fn weights(what: String) -> Error {
+    Error::Weights { path: Path::new("models/mtcnn.safetensors").to_owned(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::{Net, Nets, probability};
+
+    /// `scripts/mtcnn_reference.py` writes the fixture.
+    fn check(name: &str, net: impl Fn(&Nets) -> &Net) {
+        let fixture = candle_core::safetensors::load_buffer(
+            include_bytes!("../../tests/data/mtcnn-reference.safetensors"),
+            &Device::Cpu,
+        )
+        .expect("the fixture is a safetensors file");
+        let nets = Nets::bundled().expect("the bundled weights are whole");
+        let found = net(&nets).forward(&fixture[&format!("{name}.x")]).expect("shapes agree");
+        let expected = &fixture[&format!("{name}.heads")];
+        assert_eq!(found.dims(), expected.dims());
+        let rows = |heads: &Tensor| {
+            let columns = heads.dim(3).expect("four axes");
+            heads.reshape(((), columns)).and_then(|heads| heads.to_vec2::<f32>()).expect("f32")
+        };
+        for (found, expected) in rows(&found).iter().zip(rows(expected)) {
+            let (face, expected_face) = (probability(found), expected[1]);
+            assert!((face - expected_face).abs() < 1e-5, "probability {face}, expected {expected_face}");
+            for (found, expected) in found[2..].iter().zip(&expected[2..]) {
+                assert!((found - expected).abs() < 1e-5, "{found}, expected {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_proposal_net_agrees_with_the_original() {
+        check("pnet", |nets| &nets.proposal);
+    }
+
+    #[test]
+    fn the_refining_net_agrees_with_the_original() {
+        check("rnet", |nets| &nets.refine);
+    }
+
+    #[test]
+    fn the_output_net_agrees_with_the_original() {
+        check("onet", |nets| &nets.output);
+    }
+
+    #[test]
+    fn weights_that_are_not_ours_are_refused() {
+        let bytes = include_bytes!("../../tests/data/mtcnn-reference.safetensors");
+        assert!(Nets::read(bytes).is_err());
+    }
+}
