@@ -12,8 +12,9 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["photo", "embedding", "calibration"],
     &["face", "clustering"],
-    &["catalog", "detect", "model"],
-    &["recognizer", "training"],
+    &["catalog", "model"],
+    &["detect", "training"],
+    &["recognizer"],
     &["gallery", "evaluation"],
     &["ingest"],
 ];
@@ -292,4 +293,15 @@ fn the_papers_link_to_files_that_exist() {
         }
     }
     assert_none(&broken);
+}
+
+#[test]
+fn every_dependency_says_what_it_saves_us() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let reasons = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let section = manifest.split("\n[workspace.dependencies]\n").nth(1).expect("a [workspace.dependencies] section");
+    let section = section.split("\n[").next().unwrap();
+    let names = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    let silent = names.filter(|name| !name.starts_with("vultus") && !reasons.contains(&format!("`{name}`")));
+    assert_none(&silent.map(|name| format!("CONTRIBUTING.md: no line for {name}")).collect::<Vec<_>>());
 }
