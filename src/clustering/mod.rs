@@ -1,12 +1,41 @@
 //! Embeddings → people: which faces of a collection are the same person, without being told.
+//!
+//! Knows embeddings only. The cut, the mean distance up to which groups merge, comes from the model's calibration: a
+//! number that is right for one model is nonsense for the next.
 
-use crate::{Embedding, Result};
+mod agreement;
+mod kmeans;
+mod linkage;
+mod nearest;
+
+use std::collections::HashMap;
+
+pub use agreement::{Agreement, PrecisionRecall, agreement};
+
+use crate::{Calibration, Embedding, Error, Result};
 
 /// Which group each input belongs to: labels count up from 0 in order of first appearance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// One label an input.
     pub labels: Vec<u32>,
+}
+
+impl Partition {
+    /// Renames arbitrary labels.
+    fn renamed(labels: Vec<u32>) -> Self {
+        let mut names = HashMap::new();
+        let mut rename = |label| {
+            let next = names.len() as u32;
+            *names.entry(label).or_insert(next)
+        };
+        Self { labels: labels.into_iter().map(&mut rename).collect() }
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.labels.iter().max().map_or(0, |last| *last as usize + 1)
+    }
 }
 
 /// How faces are grouped.
@@ -28,38 +57,51 @@ pub enum Method {
 
 /// Groups embeddings; the result does not depend on the number of threads.
 ///
-/// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for a cut outside 0 to 4, or `k` of zero or above the number of inputs.
-pub fn cluster(embeddings: &[Embedding], method: Method) -> Result<Partition> {
-    let _ = (embeddings, method);
-    todo!()
-}
-
-/// How well a partition agrees with the truth.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Agreement {
-    /// BCubed precision, recall and F.
-    pub bcubed: PrecisionRecall,
-    /// The same over pairs of inputs.
-    pub pairwise: PrecisionRecall,
-}
-
-/// Precision, recall and their harmonic mean, each 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct PrecisionRecall {
-    /// Of what was put together, the share that belongs together.
-    pub precision: f64,
-    /// Of what belongs together, the share that was put together.
-    pub recall: f64,
-    /// Harmonic mean.
-    pub f: f64,
-}
-
-/// Compares `found` with `truth`, any labels, same length.
+/// Average linkage does not depend on the order of the input either, apart from the labels' names: ties are broken by
+/// content. It compares every face with every other: about a second for ten thousand faces and two minutes for a hundred
+/// thousand on two cores, with 2 KiB of memory a face.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when the lengths differ or are zero.
-pub fn agreement(found: &[u32], truth: &[u32]) -> Result<Agreement> {
-    let _ = (found, truth);
-    todo!()
+/// [`Error::Argument`] for a cut outside 0 to 4, or `k` of zero or above the number of inputs.
+pub fn cluster(embeddings: &[Embedding], method: Method) -> Result<Partition> {
+    if u32::try_from(embeddings.len()).is_err() {
+        return Err(Error::argument("embeddings", "more than 4,294,967,295 of them"));
+    }
+    let labels = match method {
+        Method::AverageLinkage { cut } => {
+            if !(0.0..=4.0).contains(&cut) {
+                return Err(Error::argument("cut", format!("a squared distance is 0 to 4, found {cut}")));
+            }
+            linkage::average_linkage(embeddings, cut)
+        }
+        Method::KMeans { k, seed } => {
+            if k == 0 || k > embeddings.len() {
+                let what = format!("from 1 to the number of faces, {}, found {k}", embeddings.len());
+                return Err(Error::argument("k", what));
+            }
+            kmeans::k_means(embeddings, k, seed)
+        }
+    };
+    Ok(Partition::renamed(labels))
+}
+
+/// Strangers that may lie within the default cut of one face, on average over the collection.
+const STRANGERS_PER_FACE: f64 = 1.0;
+
+/// The default cut for a collection of `faces` faces.
+///
+/// The more strangers there are, the nearer the nearest of them: at a false-accept rate `f` a face has `f (faces - 1)`
+/// strangers within the threshold. The cut keeps that number constant, so it tightens as a collection grows, as far as the
+/// calibration was measured.
+///
+/// # Errors
+/// [`Error::Argument`] when the calibration holds no operating points.
+pub fn default_cut(calibration: &Calibration, faces: usize) -> Result<f32> {
+    let far = STRANGERS_PER_FACE / faces.saturating_sub(1).max(1) as f64;
+    let (lowest, highest) = match calibration.points.as_slice() {
+        [first, .., last] => (first.far, last.far),
+        [only] => (only.far, only.far),
+        [] => (far, far),
+    };
+    calibration.threshold(far.clamp(lowest, highest))
 }
