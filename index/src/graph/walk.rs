@@ -115,3 +115,43 @@ impl Scratch {
         (kernel::best().gather)(query, vectors, &self.rows, &mut self.distances);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::build;
+    use crate::segment::Row;
+
+    /// The graph of 600 points on a circle, and the points.
+    fn circle() -> (Vec<u32>, Vec<f32>) {
+        let vectors: Vec<f32> = (0..600).flat_map(|i| [(i as f32).cos(), (i as f32).sin()]).collect();
+        let rows: Vec<Row<'_>> = (0..).zip(vectors.chunks(2)).map(|(id, vector)| Row { id, vector }).collect();
+        let words =
+            build(&rows).chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
+        (words, vectors)
+    }
+
+    fn walk(ef: usize, budget: usize, counts: impl Fn(u32) -> bool) -> Option<Vec<u64>> {
+        let (words, vectors) = circle();
+        let graph = Graph::view(bytemuck::cast_slice(&words), vectors.len() / 2);
+        let found = graph.walk(&[1.0, 0.0], &vectors, ef, budget, counts, &mut Scratch::default())?;
+        Some(found.into_iter().map(|found| found.key).collect())
+    }
+
+    #[test]
+    fn a_walk_finds_the_nearest_and_measures_few() {
+        // 333 / 53 and 377 / 60 are nearly a turn.
+        assert_eq!(walk(3, 300, |_| true).as_deref(), Some(&[0, 333, 377][..]));
+    }
+
+    #[test]
+    fn rows_that_do_not_count_are_walked_through() {
+        assert_eq!(walk(2, 600, |row| row > 590).map(|found| found.len()), Some(2));
+    }
+
+    #[test]
+    fn a_walk_ends_when_its_budget_is_spent() {
+        assert_eq!(walk(3, 100, |_| false), None);
+        assert_eq!(walk(3, 600, |_| false), Some(vec![]));
+    }
+}
