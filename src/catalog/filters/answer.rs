@@ -1,8 +1,8 @@
 //! A [`Filter`] answered: leaves by tantivy, what joins them by set algebra on the ids.
 //!
-//! Tantivy's own boolean queries are not used. Release 0.27 walks conjunctions with a seek that may leave a scorer
-//! in between, and a phrase inside a conjunction inside a disjunction then trips its assertion, or skips documents
-//! where assertions are off. Bitmaps cost a little more for wide filters and are right by inspection.
+//! Tantivy's own boolean queries are not used: in release 0.27 a phrase inside a conjunction can be asked to go on
+//! after it has run out, which trips an assertion (the model in `tests/it/filters/` found it). Bitmaps cost a little
+//! more for wide filters, and are right by inspection.
 
 use std::ops::Bound;
 use std::path::Path;
