@@ -49,6 +49,7 @@ impl std::fmt::Debug for Embedding {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 mod tests {
     use super::*;
 

@@ -254,13 +254,13 @@ fn many_small_commits_leave_few_files() {
     let folder = tempfile::tempdir().unwrap();
     let known = &album()[&1];
     let mut index = FilterIndex::open(folder.path()).unwrap();
-    for id in 1..=40 {
+    for id in 1..=20 {
         index.upsert(&[known.document(id)]).unwrap();
         index.commit(id).unwrap();
     }
-    assert_eq!(ids(&index, "person:ana").len(), 40);
+    assert_eq!(ids(&index, "person:ana").len(), 20);
     let files = fs::read_dir(folder.path()).unwrap().count();
-    assert!(files < 100, "{files} files after 40 commits");
+    assert!(files < 80, "{files} files after 20 commits");
 }
 
 #[test]
