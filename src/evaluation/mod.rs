@@ -1,1 +1,16 @@
-//! How good embeddings are: verification protocols over labelled pairs.
+//! How good embeddings are, by the protocols that others report: verification of labelled pairs, and identification.
+//!
+//! Works on embeddings in memory; [`embed_shards`] makes them from photos. Faces that were not found are never dropped:
+//! each protocol says how they count.
+
+mod identification;
+mod npz;
+mod pairs;
+mod shards;
+mod verification;
+
+pub use identification::{Identification, OpenSet, identification};
+pub use npz::write_npz;
+pub use pairs::{Pair, PairList};
+pub use shards::{EmbedProgress, LabelledFace, Missing, embed_shards};
+pub use verification::{Mean, TrueAccept, Verification, verification};
