@@ -14,6 +14,3 @@ pub mod wire;
 pub use app::Options;
 pub use error::{Error, Result};
 pub use server::serve;
-
-/// The false-accept rate that stands where a request names no threshold.
-pub const DEFAULT_FAR: f64 = 1e-3;

@@ -7,7 +7,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use vultus::clustering::Method;
 
-use super::Threshold;
+use super::{DefaultRate, Threshold};
 use crate::app::App;
 use crate::error::Failure;
 use crate::request::Asked;
@@ -45,7 +45,7 @@ impl Wanted {
     fn take(asked: &mut Asked) -> Result<Self, Failure> {
         match asked.parsed("k_means", "a number of groups")? {
             Some(k) => Ok(Self::KMeans { k, seed: asked.parsed("seed", "a whole number")?.unwrap_or(0) }),
-            None => Threshold::take(asked, "cut").map(Self::AverageLinkage),
+            None => Threshold::take(asked, "cut", DefaultRate::Pair).map(Self::AverageLinkage),
         }
     }
 }

@@ -7,7 +7,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use vultus::gallery::IdentifyOptions;
 
-use super::Threshold;
+use super::{DefaultRate, Threshold};
 use crate::app::App;
 use crate::error::Failure;
 use crate::request::Asked;
@@ -27,7 +27,7 @@ async fn identify(State(app): State<Arc<App>>, mut asked: Asked) -> Result<Json<
     if k > K_MAX {
         return Err(Failure::bad_request(format!("k: expected at most {K_MAX}, found {k}")));
     }
-    let threshold = Threshold::take(&mut asked, "within")?;
+    let threshold = Threshold::take(&mut asked, "within", DefaultRate::Strictest)?;
     let filter = asked.text("filter")?.map(|text| text.parse()).transpose()?;
     let exact = asked.parsed("exact", "`true` or `false`")?.unwrap_or(false);
     asked.finish()?;

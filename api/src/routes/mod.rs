@@ -17,7 +17,6 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use vultus::Gallery;
 
-use crate::DEFAULT_FAR;
 use crate::app::App;
 use crate::error::{Failure, Kind};
 use crate::request::Asked;
@@ -62,28 +61,43 @@ async fn wrong_method(method: Method, uri: Uri) -> Failure {
     Failure::new(Kind::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }
 
-/// How near is near enough: said as a false-accept rate or as a distance.
+/// How near is near enough: said as a false-accept rate or as a distance, or left to the verb.
 enum Threshold {
     Far(f64),
     Distance(f32),
+    Unsaid(DefaultRate),
+}
+
+/// The rate that stands where the request names none; the program's subcommands have the same.
+enum DefaultRate {
+    /// Two faces, or two groups, are compared: one stranger in a thousand is accepted.
+    Pair,
+    /// A face is compared with everyone, so even a small rate adds up: the strictest that was measured for the model.
+    Strictest,
 }
 
 impl Threshold {
     /// Takes `far`, or the distance under the name that the verb gives it.
-    fn take(asked: &mut Asked, distance: &str) -> Result<Self, Failure> {
+    fn take(asked: &mut Asked, distance: &str, default: DefaultRate) -> Result<Self, Failure> {
         let far = asked.parsed("far", "a false-accept rate such as 1e-3")?;
         match (far, asked.parsed(distance, "a squared distance, 0 to 4")?) {
             (Some(_), Some(_)) => Err(Failure::bad_request(format!("expected `far` or `{distance}`, found both"))),
+            (Some(far), None) => Ok(Self::Far(far)),
             (None, Some(distance)) => Ok(Self::Distance(distance)),
-            (far, None) => Ok(Self::Far(far.unwrap_or(DEFAULT_FAR))),
+            (None, None) => Ok(Self::Unsaid(default)),
         }
     }
 
     /// As a squared distance, under the model that the gallery uses.
     fn distance(&self, gallery: &Gallery) -> vultus::Result<f32> {
+        let calibration = gallery.recognizer().calibration();
         match *self {
-            Self::Far(far) => gallery.recognizer().calibration().threshold(far),
+            Self::Far(far) => calibration.threshold(far),
             Self::Distance(distance) => Ok(distance),
+            Self::Unsaid(DefaultRate::Pair) => calibration.threshold(1e-3),
+            Self::Unsaid(DefaultRate::Strictest) => {
+                calibration.threshold(calibration.points.first().map_or(0.0, |point| point.far))
+            }
         }
     }
 }
