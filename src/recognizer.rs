@@ -128,7 +128,7 @@ impl Recognizer {
             [only] => format!("its only face was refused: {only}"),
             all => format!("all {} faces were refused: {}", all.len(), all.join("; ")),
         };
-        Err(Error::NoFace { what: format!("the photo shows no usable face: {what}") })
+        Err(Error::NoFace { what: format!("no usable face: {what}") })
     }
 
     /// Completes what [`find`](Self::find) found in any number of photos; all faces are embedded as one batch.

@@ -53,22 +53,12 @@ impl Gallery {
     }
 
     fn embedding(&self, which: &str, probe: Probe<'_>) -> Result<Embedding> {
-        let photo = match probe {
-            Probe::Face(id) => return Ok(self.face(id)?.embedding),
-            Probe::Photo(photo) => photo,
-        };
-        let mut refusals = Vec::new();
-        for found in self.recognizer.recognize(photo)? {
-            match found.outcome {
-                Ok(embedding) => return Ok(embedding),
-                Err(refusal) => refusals.push(refusal.to_string()),
-            }
+        match probe {
+            Probe::Face(id) => Ok(self.face(id)?.embedding),
+            Probe::Photo(photo) => self.recognizer.embedding(photo).map_err(|error| match error {
+                Error::NoFace { what } => Error::NoFace { what: format!("the {which} photo shows {what}") },
+                other => other,
+            }),
         }
-        let found = match refusals.len() {
-            0 => "no face was found".to_owned(),
-            1 => format!("its only face was refused: {}", refusals[0]),
-            count => format!("all {count} faces were refused: {}", refusals.join("; ")),
-        };
-        Err(Error::NoFace { what: format!("the {which} photo shows no usable face: {found}") })
     }
 }

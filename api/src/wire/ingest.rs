@@ -86,6 +86,10 @@ pub struct Progress {
     pub known: u64,
     /// Photos that could not be read.
     pub unreadable: u64,
+    /// Files in folders and shards that are not photos by their name.
+    pub others: u64,
+    /// Photos stored that have a row in the metadata table.
+    pub described: u64,
     /// Photos in which no face was found.
     pub without_faces: u64,
     /// Faces stored.
@@ -106,6 +110,8 @@ impl From<&ingest::Progress> for Progress {
             added: progress.added,
             known: progress.known,
             unreadable: progress.unreadable,
+            others: progress.others,
+            described: progress.described,
             without_faces: progress.without_faces,
             faces: progress.faces,
             refused: progress.refused,

@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use vultus::Gallery;
 use vultus::catalog::FaceId;
-use vultus::clustering::Method;
+use vultus::clustering::{self, Method};
 use vultus_api::wire;
 
 use super::{Answer, Common};
 use crate::contact_sheet::{Section, Sheet, Tile};
 use crate::output::{self, count};
 use crate::pictures;
-use crate::threshold::DefaultRate;
 
 /// Groups that are named in the text; `--json` has them all.
 const GROUPS_NAMED_MAX: usize = 20;
@@ -25,8 +24,8 @@ const SHEET_FACES_MAX: usize = 16;
 /// Group all stored faces by who they look like; names are only used to say how well that went
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Without --far, --cut or --k-means, groups merge up to the model's distance at a false-accept rate \
-                        of 1e-3.\n\nExample: vultus cluster --html sheet.html"
+    after_help = "Without --far, --cut or --k-means, groups merge up to a distance that was measured for the model \
+                        and tightens as the gallery grows.\n\nExample: vultus cluster --html sheet.html"
 )]
 pub(crate) struct Args {
     /// Merge groups up to the distance at this false-accept rate, as measured for the model
@@ -53,7 +52,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
         Args { k_means: Some(k), seed, .. } => Method::KMeans { k, seed },
         Args { cut: Some(cut), .. } => Method::AverageLinkage { cut },
         Args { far: Some(far), .. } => Method::AverageLinkage { cut: calibration.threshold(far)? },
-        _ => Method::AverageLinkage { cut: DefaultRate::Pair.distance(calibration)? },
+        _ => default_method(&gallery)?,
     };
     let clusters = wire::Cluster::read(&gallery, &gallery.cluster(method)?, method)?;
     if let Some(path) = &args.html {
@@ -69,6 +68,13 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
         }
     }
     Ok(Answer::Yes)
+}
+
+/// Average linkage up to a distance that tightens as the gallery grows: more strangers are near each other by chance.
+pub(super) fn default_method(gallery: &Gallery) -> anyhow::Result<Method> {
+    let faces = usize::try_from(gallery.stats()?.faces)?;
+    let cut = clustering::default_cut(gallery.recognizer().calibration(), faces)?;
+    Ok(Method::AverageLinkage { cut })
 }
 
 fn describe(out: &mut dyn Write, clusters: &wire::Cluster) -> io::Result<()> {

@@ -7,7 +7,6 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vultus::clustering::Method;
 use vultus::gallery::{Identified, IdentifyOptions, Probe, Verified};
 use vultus::ingest::{Options, PersonFrom, Progress};
 use vultus::{Gallery, Photo};
@@ -101,8 +100,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     heading(say, "Cluster", "everything, with the photos that were held back and the groups")?;
     let others = held_back.into_iter().chain(samples.groups.iter().map(|group| &group.path)).cloned().collect();
     ingest(&gallery, others, PersonFrom::Nothing)?;
-    let cut = DefaultRate::Pair.distance(gallery.recognizer().calibration())?;
-    let method = Method::AverageLinkage { cut };
+    let method = cluster::default_method(&gallery)?;
     let clusters = wire::Cluster::read(&gallery, &gallery.cluster(method)?, method)?;
     writeln!(say, "   {}", cluster::totals(&clusters))?;
     if let Some(agreement) = &clusters.agreement {

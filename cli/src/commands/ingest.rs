@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
 
     if common.json {
         let progress = wire::Progress::from(&progress);
+        let dead_letters = dead_letters.clone();
         output::json(out, &Summary { progress, peak_memory_bytes: peak_memory_bytes(), dead_letters })?;
     } else {
         summary(out, &progress, metadata_rows, &dead_letters.display().to_string())?;
@@ -99,6 +100,11 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     if progress.stopped {
         return Ok(Answer::Stopped);
     }
+    anyhow::ensure!(
+        progress.unreadable == 0 || progress.added + progress.known > 0,
+        "no photo could be read; the reasons are in {}",
+        dead_letters.display()
+    );
     anyhow::ensure!(
         progress.photos > 0,
         "no photos found ({} of other kinds passed over); looked for .jpg, .jpeg, .png, .webp and .tar",

@@ -1,0 +1,118 @@
+//! Rubbish as input: a clear message each, and never a panic.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{ANA, folder, json, people, photo, run, stderr, write};
+
+/// A PNG header that claims 30,000 x 30,000 pixels, and nothing after it.
+fn huge_png() -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+    png.extend([30_000u32.to_be_bytes(), 30_000u32.to_be_bytes()].concat());
+    png.extend([8, 2, 0, 0, 0]);
+    // The CRC-32 of `IHDR` and the thirteen bytes after it.
+    png.extend(crc32(&png[12..]).to_be_bytes());
+    png.extend(b"\0\0\0\0IDAT");
+    png
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes
+        .iter()
+        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1))))
+}
+
+/// Each file, and words that its message must hold.
+fn rubbish() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let half = photo(ANA, 40);
+    vec![
+        ("empty.jpg", Vec::new(), "empty"),
+        ("text.jpg", b"Dear diary, today I took no photo.".to_vec(), "JPEG"),
+        ("half.jpg", half[..half.len() / 2].to_vec(), "not a readable photo"),
+        ("huge.png", huge_png(), "limit"),
+    ]
+}
+
+#[test]
+fn each_kind_of_rubbish_is_named_with_its_reason_by_every_command_that_reads_photos() {
+    let folder = folder();
+    people(&folder);
+    json(&folder, 0, &["ingest", "photos"]);
+    for (name, bytes, words) in rubbish() {
+        write(&folder, name, bytes);
+        let questions = [&["identify", name][..], &["verify", name, "photos/Ana/1.jpg"], &["verify", "face:1", name]];
+        for question in questions.into_iter().chain([&["ingest", name][..]]) {
+            let output = run(&folder, question);
+            let message = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{question:?}: {message}");
+            assert!(message.contains(name) && message.contains(words), "{question:?}: {message}");
+        }
+    }
+}
+
+#[test]
+fn rubbish_among_photos_is_listed_and_the_run_goes_on() {
+    let folder = folder();
+    people(&folder);
+    rubbish().into_iter().for_each(|(name, bytes, _)| write(&folder, &format!("photos/{name}"), bytes));
+    let summary = json(&folder, 0, &["ingest", "photos", "--dead-letters", "letters.jsonl"]);
+    assert_eq!((summary["added"].as_u64(), summary["unreadable"].as_u64()), (Some(3), Some(4)));
+    let letters = fs::read_to_string(folder.path().join("letters.jsonl")).unwrap();
+    for (name, _, words) in rubbish() {
+        let letter = letters.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{name}: {letters}"));
+        let letter: Value = serde_json::from_str(letter).unwrap();
+        assert!(letter["reason"].as_str().unwrap().contains(words), "{letter}");
+    }
+}
+
+#[test]
+fn a_photo_of_one_pixel_and_one_without_a_face_are_no_errors() {
+    let folder = folder();
+    let dot = vultus::Photo::from_rgb(1, 1, vec![9, 9, 9]).unwrap().to_jpeg(90).unwrap();
+    write(&folder, "photos/dot.jpg", dot);
+    // The test double finds no face in black.
+    write(&folder, "photos/black.jpg", photo([0; 3], 1));
+    let summary = json(&folder, 0, &["ingest", "photos"]);
+    assert_eq!((summary["added"].as_u64(), summary["without_faces"].as_u64()), (Some(2), Some(1)));
+    let answer = json(&folder, 1, &["identify", "photos/black.jpg"]);
+    assert_eq!(answer["photos"][0]["faces"], serde_json::json!([]));
+    let output = run(&folder, &["verify", "photos/black.jpg", "photos/dot.jpg"]);
+    assert!(stderr(&output).contains("photos/black.jpg") && stderr(&output).contains("no face"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_empty_folder_and_a_wrong_path_are_said_clearly() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("nothing")).unwrap();
+    write(&folder, "papers/a.txt", "no photo");
+    let cases = [("nothing", "no photos found"), ("papers", "1 file of other kinds"), ("fotos", "fotos: No such file")];
+    for (path, words) in cases {
+        let output = run(&folder, &["ingest", path]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(words), "{path}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_before_anything_is_started() {
+    let folder = folder();
+    people(&folder);
+    write(&folder, "rows.csv", "path,album\n1.jpg,Sea\n1.jpg,Land\n");
+    let cases = [
+        (&["ingest", "photos", "--metadata", "rows.csv"][..], "line 3"),
+        (&["ingest", "photos", "--metadata", "gone.csv"], "gone.csv"),
+        (&["verify", "photos/Ana/1.jpg", "photos/Ben/1.jpg", "--far", "1e-12"], "far"),
+        (&["verify", "photos/Ana/1.jpg", "photos/Ben/1.jpg", "--within", "9"], "0 to 4"),
+        (&["verify", "photos/Ana/1.jpg", "face:x"], "no face id"),
+        (&["forget"], "--person"),
+        (&["forget", "--face", "1", "--person", "Ana"], "cannot be used with"),
+        (&["cluster", "--cut", "1", "--k-means", "2"], "cannot be used with"),
+    ];
+    for (arguments, words) in cases {
+        let output = run(&folder, arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+    }
+    assert!(!folder.path().join("vultus.gallery").exists());
+}
