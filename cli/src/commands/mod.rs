@@ -131,7 +131,7 @@ impl Command {
             Self::Stats(args) => stats::run(args, common, out),
             Self::Serve(args) => serve::run(args, common),
             Self::Train(args) => train::run(args, common),
-            Self::Eval(args) => eval::run(args, common),
+            Self::Eval(args) => eval::run(args, common, out),
         }
     }
 }
