@@ -58,8 +58,8 @@ pub enum Method {
 /// Groups embeddings; the result does not depend on the number of threads.
 ///
 /// Average linkage does not depend on the order of the input either, apart from the labels' names: ties are broken by
-/// content. It compares every face with every other: about a second for ten thousand faces and two minutes for a hundred
-/// thousand on two cores, with 2 KiB of memory a face.
+/// content. It compares every face with every other, so time grows with the square of their number; memory with their
+/// number, about 2.5 KiB a face.
 ///
 /// # Errors
 /// [`Error::Argument`] for a cut outside 0 to 4, or `k` of zero or above the number of inputs.
