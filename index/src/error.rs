@@ -19,6 +19,14 @@ pub enum Error {
         found: usize,
     },
     /// The caller's mistake; nothing was written.
+    #[error("an index holds vectors of 1 to {max} dimensions, not of {found}")]
+    DimensionsRange {
+        /// What the options say.
+        found: usize,
+        /// The most there can be.
+        max: usize,
+    },
+    /// The caller's mistake; nothing was written.
     #[error("vector is not of unit length and finite: its squared length is {squared_length}")]
     NotUnit {
         /// Should be 1 within 1e-3.

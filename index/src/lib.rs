@@ -46,7 +46,7 @@ pub struct Neighbor {
 /// How an index is laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Floats in a vector, at most 65,536. Fixed when the folder is made, and checked on every open.
+    /// Floats in a vector, 1 to 65,536. Fixed when the folder is made, and checked on every open.
     pub dimensions: usize,
     /// Segments with fewer vectors than this get no graph: scanning them is as fast, and exact. Holds for segments written from
     /// now on.

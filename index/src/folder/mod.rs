@@ -57,10 +57,10 @@ impl Index {
     /// Opens the folder, or starts an empty index where there is none. Every byte of every file is verified.
     ///
     /// # Errors
-    /// `Dimensions` unless the index was made with these, `Locked`, `Corrupt`, `Version`, `Io`.
+    /// `DimensionsRange`, `Dimensions` unless the index was made with these, `Locked`, `Corrupt`, `Version`, `Io`.
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
-        if options.dimensions > DIMENSIONS_MAX {
-            return Err(Error::Dimensions { expected: DIMENSIONS_MAX, found: options.dimensions });
+        if !(1..=DIMENSIONS_MAX).contains(&options.dimensions) {
+            return Err(Error::DimensionsRange { found: options.dimensions, max: DIMENSIONS_MAX });
         }
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let mut index = Self {

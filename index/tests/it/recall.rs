@@ -77,6 +77,23 @@ fn a_filter_of_any_width_is_answered_in_full() {
 }
 
 #[test]
+fn searches_at_the_same_time_do_not_disturb_each_other() {
+    let folder = tempdir().unwrap();
+    let (index, _, queries) = indexed(folder.path(), 1_500);
+    let search = Search { k: 10, ef: 16, ..Search::default() };
+    let alone: Vec<_> = queries.iter().map(|query| index.search(query, &search).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (query, alone) in queries.iter().zip(&alone) {
+                    assert_eq!(&index.search(query, &search).unwrap(), alone);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn identical_vectors_are_all_found() {
     let folder = tempdir().unwrap();
     let mut index = Index::open(folder.path(), options(DIMENSIONS, 500)).unwrap();

@@ -44,6 +44,16 @@ fn other_dimensions_than_the_folder_was_made_with_are_refused() {
 }
 
 #[test]
+fn an_index_of_no_dimensions_or_too_many_is_not_made() {
+    let folder = tempdir().unwrap();
+    for dimensions in [0, 65_537, usize::MAX] {
+        let made = Index::open(folder.path(), options(dimensions, 2));
+        assert!(matches!(made, Err(Error::DimensionsRange { .. })), "{dimensions} dimensions");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_folder_that_is_open_is_not_opened_again() {
     let folder = tempdir().unwrap();
     let index = Index::open(folder.path(), options(8, 2)).unwrap();
