@@ -2,6 +2,8 @@
 
 pub mod conv;
 pub mod double;
+pub mod network;
+pub(crate) mod norm;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
 

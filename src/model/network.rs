@@ -1,0 +1,268 @@
+//! The network: a small residual net of dense 3x3 convolutions, from pixels to 128 numbers of unit length.
+//!
+//! He et al. 2016 (arXiv:1512.03385), basic blocks; the embedding and its normalisation follow the FaceNet paper (section 3). Dense
+//! convolutions, because depthwise ones are slower for the same accuracy on the kernels that we have. Batch normalisation
+//! disappears into the weights after training ([`FaceNet::folded`]), and the same definition then embeds.
+
+use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_nn::{Init, VarBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::conv::{Activation, ConvParams, Threads, conv2d};
+use super::norm::{EPSILON, Moments, batch_norm};
+use crate::{Crop, Embedding};
+
+/// The size of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// Pixels on a side of the input: 112 or a whole fraction of it (crops are averaged down).
+    pub input_side: usize,
+    /// Channels of the first convolution (3x3, stride 2).
+    pub stem: usize,
+    /// Stages of residual blocks; the first block of each halves height and width.
+    pub stages: Vec<StageConfig>,
+}
+
+/// One stage of residual blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageConfig {
+    /// Channels of every block.
+    pub channels: usize,
+    /// How many blocks.
+    pub blocks: usize,
+}
+
+impl Default for NetworkConfig {
+    /// The first model: 56x56 input, 84 million multiplications a crop.
+    fn default() -> Self {
+        let stage = |channels| StageConfig { channels, blocks: 2 };
+        Self { input_side: 56, stem: 32, stages: vec![stage(64), stage(128), stage(256)] }
+    }
+}
+
+impl NetworkConfig {
+    /// Side of the last feature map.
+    fn final_side(&self) -> usize {
+        (0..=self.stages.len()).fold(self.input_side, |side, _| side.div_ceil(2))
+    }
+
+    /// # Errors
+    /// When a size is zero, unreasonably large, or the input side does not divide 112.
+    pub(crate) fn check(&self) -> Result<()> {
+        let channels = |c: usize| (1..=4096).contains(&c);
+        if self.input_side < 14 || !Crop::SIDE.is_multiple_of(self.input_side) {
+            bail!("input side {}: expected 112 or a whole fraction of it, at least 14", self.input_side);
+        }
+        if !channels(self.stem) || self.stages.is_empty() || self.stages.len() > 5 {
+            bail!("expected a stem of 1 to 4096 channels and 1 to 5 stages");
+        }
+        if self.stages.iter().any(|s| !channels(s.channels) || !(1..=64).contains(&s.blocks)) {
+            bail!("expected stages of 1 to 4096 channels and 1 to 64 blocks");
+        }
+        Ok(())
+    }
+
+    /// Multiplications of one crop.
+    pub fn multiplications(&self) -> u64 {
+        let mut side = self.input_side.div_ceil(2) as u64;
+        let mut channels = self.stem as u64;
+        let mut sum = side * side * 27 * channels;
+        for stage in &self.stages {
+            side = side.div_ceil(2);
+            let (area, out) = (side * side, stage.channels as u64);
+            sum += area * out * (10 * channels + 9 * out) + (stage.blocks as u64 - 1) * area * 18 * out * out;
+            channels = out;
+        }
+        sum + side * side * channels * Embedding::DIMENSIONS as u64
+    }
+}
+
+/// Whether statistics come from the batch (and are remembered) or from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Normalise by the batch, and move the running statistics towards it.
+    Train,
+    /// Normalise by the running statistics.
+    Embed,
+}
+
+/// The embedding network.
+#[derive(Clone)]
+pub struct FaceNet {
+    stem: Unit,
+    blocks: Vec<Block>,
+    head: Unit,
+}
+
+impl FaceNet {
+    /// Takes its weights from `weights`, by name; a builder over a `VarMap` makes them.
+    ///
+    /// # Errors
+    /// When the configuration is unreasonable, or a tensor is missing or has another shape.
+    pub fn new(config: &NetworkConfig, weights: &VarBuilder<'_>) -> Result<Self> {
+        config.check()?;
+        let down = |activation| ConvParams { stride: 2, padding: 1, activation, threads: Threads::All };
+        let stem = Unit::new(&weights.pp("stem"), (3, 3, config.stem), down(Activation::Relu))?;
+        let mut blocks = Vec::new();
+        let mut channels = config.stem;
+        for stage in &config.stages {
+            for place in 0..stage.blocks {
+                let weights = weights.pp(format!("blocks.{}", blocks.len()));
+                blocks.push(Block::new(&weights, channels, stage.channels, if place == 0 { 2 } else { 1 })?);
+                channels = stage.channels;
+            }
+        }
+        let whole = ConvParams { stride: 1, padding: 0, activation: Activation::None, threads: Threads::All };
+        let head = Unit::new(&weights.pp("head"), (config.final_side(), channels, Embedding::DIMENSIONS), whole)?;
+        Ok(Self { stem, blocks, head })
+    }
+
+    /// Pixels to embeddings.
+    ///
+    /// - `x`: `(batch, side, side, 3)`, values -1 to 1 (see [`input`]).
+    /// - Returns `(batch, 128)`, rows of unit length.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let mut x = self.stem.forward(x, mode)?;
+        for block in &self.blocks {
+            x = block.forward(&x, mode)?;
+        }
+        let x = self.head.forward(&x, mode)?.flatten_from(1)?;
+        let length = (x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?;
+        x.broadcast_div(&length)
+    }
+
+    /// The same function with batch normalisation multiplied into the weights: for embedding only.
+    ///
+    /// # Errors
+    /// Only if the tensors' types are unusable.
+    pub fn folded(&self) -> Result<Self> {
+        let blocks = self.blocks.iter().map(Block::folded).collect::<Result<_>>()?;
+        Ok(Self { stem: self.stem.folded()?, blocks, head: self.head.folded()? })
+    }
+}
+
+/// A convolution, its normalisation and its activation.
+#[derive(Clone)]
+struct Unit {
+    weight: Tensor,
+    norm: Norm,
+    params: ConvParams,
+}
+
+#[derive(Clone)]
+enum Norm {
+    Batch { gamma: Tensor, beta: Tensor, mean: Var, variance: Var },
+    Folded { bias: Tensor },
+}
+
+impl Unit {
+    fn new(weights: &VarBuilder<'_>, size: (usize, usize, usize), params: ConvParams) -> Result<Self> {
+        let (kernel, channels, out) = size;
+        let one = |name, value| weights.get_with_hints(out, name, Init::Const(value));
+        let norm = Norm::Batch {
+            gamma: one("gamma", 1.0)?,
+            beta: one("beta", 0.0)?,
+            mean: Var::from_tensor(&one("running_mean", 0.0)?)?,
+            variance: Var::from_tensor(&one("running_variance", 1.0)?)?,
+        };
+        let weight = weights.get_with_hints((kernel, kernel, channels, out), "weight", Init::Const(0.0))?;
+        Ok(Self { weight, norm, params })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        match (&self.norm, mode) {
+            (Norm::Folded { bias }, _) => conv2d(x, &self.weight, Some(bias), &self.params),
+            (Norm::Batch { .. }, Mode::Embed) => self.folded()?.forward(x, mode),
+            (Norm::Batch { gamma, beta, mean, variance }, Mode::Train) => {
+                let plain = ConvParams { activation: Activation::None, ..self.params };
+                let y = conv2d(x, &self.weight, None, &plain)?;
+                let moments = Moments::of(&y)?;
+                let count = (y.elem_count() / moments.mean.len()) as f64;
+                remember(mean, &moments.mean, 1.0)?;
+                // The running variance is the unbiased one.
+                remember(variance, &moments.variance, count / (count - 1.0).max(1.0))?;
+                batch_norm(&y, gamma, beta, moments, self.params.activation)
+            }
+        }
+    }
+
+    fn folded(&self) -> Result<Self> {
+        let Norm::Batch { gamma, beta, mean, variance } = &self.norm else {
+            return Ok(self.clone());
+        };
+        let scale = (gamma / (variance.as_tensor() + EPSILON)?.sqrt()?)?.detach();
+        let bias = (beta - (mean.as_tensor() * &scale)?)?.detach();
+        let weight = self.weight.detach().broadcast_mul(&scale)?;
+        Ok(Self { weight, norm: Norm::Folded { bias }, params: self.params })
+    }
+}
+
+/// Moves a running statistic a tenth of the way to the batch's.
+fn remember(running: &Var, batch: &[f64], scale: f64) -> Result<()> {
+    let batch = Tensor::new(batch, running.device())?.to_dtype(running.dtype())?;
+    running.set(&((running.as_tensor().detach() * 0.9)? + (batch * (0.1 * scale))?)?)
+}
+
+/// Two convolutions beside a shortcut.
+#[derive(Clone)]
+struct Block {
+    first: Unit,
+    second: Unit,
+    shortcut: Option<Unit>,
+}
+
+impl Block {
+    fn new(weights: &VarBuilder<'_>, channels: usize, out: usize, stride: usize) -> Result<Self> {
+        let params = |stride, padding, activation| ConvParams { stride, padding, activation, threads: Threads::All };
+        let first = Unit::new(&weights.pp("first"), (3, channels, out), params(stride, 1, Activation::Relu))?;
+        let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::None))?;
+        let shortcut = match stride == 1 && channels == out {
+            true => None,
+            false => {
+                let params = params(stride, 0, Activation::None);
+                Some(Unit::new(&weights.pp("shortcut"), (1, channels, out), params)?)
+            }
+        };
+        Ok(Self { first, second, shortcut })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let shortcut = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x, mode)?,
+            None => x.clone(),
+        };
+        (self.second.forward(&self.first.forward(x, mode)?, mode)? + shortcut)?.relu()
+    }
+
+    fn folded(&self) -> Result<Self> {
+        let shortcut = self.shortcut.as_ref().map(Unit::folded).transpose()?;
+        Ok(Self { first: self.first.folded()?, second: self.second.folded()?, shortcut })
+    }
+}
+
+/// Crops as the network's input: averaged down to `side`, scaled to -1 to 1; `(batch, side, side, 3)`, `f32`.
+///
+/// # Errors
+/// When `side` does not divide 112.
+pub fn input(crops: &[Crop], side: usize) -> Result<Tensor> {
+    if side == 0 || !Crop::SIDE.is_multiple_of(side) {
+        bail!("input side {side}: expected a divisor of 112");
+    }
+    let (step, row) = (Crop::SIDE / side, Crop::SIDE * 3);
+    let mut values = Vec::with_capacity(crops.len() * side * side * 3);
+    let scale = 1.0 / (127.5 * (step * step) as f32);
+    for crop in crops {
+        for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+            for channel in 0..3 {
+                let corner = y * step * row + x * step * 3 + channel;
+                let cells = (0..step).flat_map(|i| (0..step).map(move |j| corner + i * row + j * 3));
+                let sum: u32 = cells.map(|at| u32::from(crop.pixels()[at])).sum();
+                values.push(sum as f32 * scale - 1.0);
+            }
+        }
+    }
+    Tensor::from_vec(values, (crops.len(), side, side, 3), &candle_core::Device::Cpu)?.to_dtype(DType::F32)
+}
