@@ -4,6 +4,7 @@ pub mod conv;
 pub mod double;
 pub mod network;
 pub(crate) mod norm;
+pub mod weights;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
 

@@ -33,10 +33,10 @@ pub struct StageConfig {
 }
 
 impl Default for NetworkConfig {
-    /// The first model: 56x56 input, 84 million multiplications a crop.
+    /// The first model: 56x56 input, 70 million multiplications a crop.
     fn default() -> Self {
         let stage = |channels| StageConfig { channels, blocks: 2 };
-        Self { input_side: 56, stem: 32, stages: vec![stage(64), stage(128), stage(256)] }
+        Self { input_side: 56, stem: 32, stages: vec![stage(64), stage(128), stage(192)] }
     }
 }
 

@@ -1,1 +1,14 @@
-//! Labelled crops → weights: data, sampler, augmentation, triplet loss and mining, checkpoints.
+//! Labelled crops → weights: data, sampler, augmentation, triplet loss and mining, optimiser, checkpoints.
+//!
+//! Follows the FaceNet paper (Schroff et al. 2015, arXiv:1503.03832, section 3). A step is a function of the seed, the step's number and
+//! the state in the checkpoint, nothing else: a run that is resumed takes the steps that it would have taken.
+
+pub mod augment;
+mod checkpoint;
+pub mod data;
+pub mod loss;
+mod optimizer;
+mod run;
+pub mod sampler;
+
+pub use run::{Observer, Options, Output, Report, Trainer, calibrate, train};

@@ -1,0 +1,225 @@
+//! Weights on disk and in the program: one safetensors file, checked before it is trusted.
+//!
+//! The tensors are those of [`FaceNet`], by name, as `f16`. The metadata holds:
+//!
+//! | key           | meaning                                                                                     |
+//! |---------------|---------------------------------------------------------------------------------------------|
+//! | `format`      | `vultus-facenet-1`; a reader refuses every other                                            |
+//! | `network`     | [`NetworkConfig`] as JSON                                                                   |
+//! | `alignment`   | [`Alignment`] as JSON                                                                       |
+//! | `calibration` | [`Calibration`] as JSON                                                                     |
+//! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers. Not of the calibration |
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use super::Embed;
+use super::network::{FaceNet, Mode, NetworkConfig, input};
+use crate::face::Alignment;
+use crate::{Calibration, Crop, Embedding, Error, Result};
+
+const FORMAT: &str = "vultus-facenet-1";
+
+/// Crops that go through the network at once: enough to keep every thread busy, few enough to bound the memory.
+const BATCH: usize = 32;
+
+/// The tensors of a trained network and what must be known to use them.
+#[derive(Clone)]
+pub struct Weights {
+    network: NetworkConfig,
+    alignment: Alignment,
+    calibration: Option<Calibration>,
+    tensors: BTreeMap<String, Tensor>,
+    digest: String,
+}
+
+impl Weights {
+    /// Takes tensors as they will be stored.
+    ///
+    /// # Errors
+    /// `Tensor` when a tensor's values can't be read.
+    pub fn new(network: NetworkConfig, alignment: Alignment, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(json(&network)?.as_bytes()).update(json(&alignment)?.as_bytes());
+        for (name, tensor) in &tensors {
+            hasher.update(format!("{name} {:?} {:?}", tensor.dtype(), tensor.dims()).as_bytes());
+            hasher.update(&bytes(tensor)?);
+        }
+        let digest = hasher.finalize().to_hex().to_string();
+        Ok(Self { network, alignment, calibration: None, tensors, digest })
+    }
+
+    /// With the operating points that were measured for these weights.
+    #[must_use]
+    pub fn calibrated(mut self, calibration: Calibration) -> Self {
+        self.calibration = Some(calibration);
+        self
+    }
+
+    /// Reads a weights file.
+    ///
+    /// # Errors
+    /// `Io`, or `Weights` with what was expected and found.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::parse(&std::fs::read(path).map_err(Error::io(path))?, path)
+    }
+
+    /// Reads the bytes of a weights file; `path` is for messages.
+    ///
+    /// # Errors
+    /// `Weights` with what was expected and found.
+    pub fn parse(file: &[u8], path: &Path) -> Result<Self> {
+        let wrong = |what: String| Error::Weights { path: path.to_owned(), what };
+        let damaged = |error: safetensors::SafeTensorError| wrong(format!("not a safetensors file: {error}"));
+        let views = SafeTensors::deserialize(file).map_err(damaged)?;
+        let (_, header) = SafeTensors::read_metadata(file).map_err(damaged)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let entry = |key: &str| metadata.get(key).ok_or_else(|| wrong(format!("metadata `{key}` is missing")));
+        if entry("format")? != FORMAT {
+            return Err(wrong(format!("format {}, this release reads {FORMAT}", entry("format")?)));
+        }
+        let bad = |key: &'static str| move |error: serde_json::Error| (key, error.to_string());
+        let parse = |key: &'static str| entry(key).map(|text| (text, bad(key)));
+        let (text, bad_network) = parse("network")?;
+        let network = serde_json::from_str(text).map_err(bad_network).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
+        let (text, bad_alignment) = parse("alignment")?;
+        let alignment =
+            serde_json::from_str(text).map_err(bad_alignment).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
+        let (text, bad_calibration) = parse("calibration")?;
+        let calibration =
+            serde_json::from_str(text).map_err(bad_calibration).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
+        let tensors = views.iter().map(|(name, view)| Ok((name.to_owned(), tensor(&view, &Device::Cpu)?)));
+        let weights = Self::new(network, alignment, tensors.collect::<Result<_>>()?)?;
+        if &weights.digest != entry("digest")? {
+            return Err(wrong(format!("damaged: digest {}, expected {}", weights.digest, entry("digest")?)));
+        }
+        Ok(weights.calibrated(calibration))
+    }
+
+    /// Writes a weights file.
+    ///
+    /// # Errors
+    /// `Io`; `Argument` when there is no calibration: weights whose distances mean nothing are not shipped.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let missing = || Error::argument("weights", "have no calibration: measure it on held-out people first");
+        let metadata = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("network".to_owned(), json(&self.network)?),
+            ("alignment".to_owned(), json(&self.alignment)?),
+            ("calibration".to_owned(), json(self.calibration.as_ref().ok_or_else(missing)?)?),
+            ("digest".to_owned(), self.digest.clone()),
+        ]);
+        write_tensors(path, &self.tensors, metadata)
+    }
+
+    /// Hex digest of everything that an embedding depends on.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// A trained network, ready to embed: batch normalisation folded into its weights.
+pub struct TrainedEmbedder {
+    net: FaceNet,
+    weights: Weights,
+    calibration: Calibration,
+}
+
+impl TrainedEmbedder {
+    /// Takes weights, calibrated or not; without a calibration every threshold is an error.
+    ///
+    /// # Errors
+    /// `Weights` when a tensor is missing or has another shape.
+    pub fn new(weights: Weights) -> Result<Self> {
+        let wrong = |error| Error::Weights { path: PathBuf::from("weights"), what: format!("{error}") };
+        let float = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?));
+        let tensors = weights.tensors.iter().map(float).collect::<Result<HashMap<_, _>>>()?;
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let net = FaceNet::new(&weights.network, &builder).and_then(|net| net.folded()).map_err(wrong)?;
+        let none = Calibration { data: "nothing".into(), same_pairs: 0, different_pairs: 0, points: Vec::new() };
+        let calibration = weights.calibration.clone().unwrap_or(none);
+        Ok(Self { net, weights, calibration })
+    }
+}
+
+impl Embed for TrainedEmbedder {
+    fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
+        let mut embeddings = Vec::with_capacity(crops.len());
+        for crops in crops.chunks(BATCH) {
+            let x = input(crops, self.weights.network.input_side)?;
+            for row in self.net.forward(&x, Mode::Embed)?.to_vec2::<f32>()? {
+                embeddings.push(Embedding::normalized(&row)?);
+            }
+        }
+        Ok(embeddings)
+    }
+
+    fn digest(&self) -> &str {
+        &self.weights.digest
+    }
+
+    fn calibration(&self) -> &Calibration {
+        &self.calibration
+    }
+
+    fn alignment(&self) -> Alignment {
+        self.weights.alignment
+    }
+}
+
+/// Writes tensors and metadata beside `path`, makes them durable, and renames.
+pub(crate) fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let stored = tensors.iter().map(|(name, tensor)| Ok((name, tensor, bytes(tensor)?)));
+    let stored = stored.collect::<Result<Vec<_>>>()?;
+    let views = stored.iter().map(|(name, tensor, bytes)| {
+        let dtype = if tensor.dtype() == DType::F16 { safetensors::Dtype::F16 } else { safetensors::Dtype::F32 };
+        let view = TensorView::new(dtype, tensor.dims().to_vec(), bytes);
+        view.map(|view| (name.as_str(), view)).map_err(|error| Error::argument("tensor", error.to_string()))
+    });
+    let views = views.collect::<Result<Vec<_>>>()?;
+    let file = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| Error::argument("weights", error.to_string()))?;
+    let beside = path.with_extension("partial");
+    let write = || -> std::io::Result<()> {
+        let mut out = File::create(&beside)?;
+        out.write_all(&file)?;
+        out.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(Error::io(path))
+}
+
+/// One tensor of a file, as it is stored.
+pub(crate) fn tensor(view: &TensorView<'_>, device: &Device) -> Result<Tensor> {
+    let dtype = match view.dtype() {
+        safetensors::Dtype::F16 => DType::F16,
+        safetensors::Dtype::F32 => DType::F32,
+        other => return Err(Error::argument("tensor", format!("{other:?}: expected F16 or F32"))),
+    };
+    Ok(Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)?)
+}
+
+/// The values of an `f16` or `f32` tensor, little-endian.
+fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    if tensor.dtype() == DType::F16 {
+        let halves = flat.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        return Ok(halves.into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect());
+    }
+    Ok(flat.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::argument("weights", error.to_string()))
+}

@@ -1,0 +1,126 @@
+//! The labelled crops of a training run: folders or tar shards with one folder a person, kept encoded in memory.
+//!
+//! A crop is a square photo on the usual five-point template. 112 x 112 is the template itself; any other side is read as the
+//! template with a sixteenth of the side as margin all round (128 x 128, or 64 x 64 where the source has few pixels).
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::photo::{Limits, sample::Similarity, shard::read_shard};
+use crate::{Crop, Error, Photo, Result};
+
+/// One person of a data set.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The folder's name.
+    pub name: String,
+    /// The collection that it comes from: two people of one source are surely different.
+    pub source: String,
+    /// Indices of the crops.
+    pub crops: Vec<usize>,
+}
+
+/// Labelled crops, still encoded.
+#[derive(Clone, Debug, Default)]
+pub struct LabelledCrops {
+    identities: Vec<Identity>,
+    encoded: Vec<Vec<u8>>,
+}
+
+impl LabelledCrops {
+    /// Reads shards (`IDENTITY/NAME.webp` inside) and folders (one folder a person).
+    ///
+    /// The first `source_letters` letters of a person's name say which collection they are from; 0 means that all are from one.
+    ///
+    /// # Errors
+    /// `Io` and `Corrupt` with the path; `Argument` when there are no two people.
+    pub fn read(paths: &[PathBuf], source_letters: usize) -> Result<Self> {
+        let mut people: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for path in paths {
+            if path.is_dir() { read_folder(path, &mut people)? } else { read_tar(path, &mut people)? }
+        }
+        let mut crops = Self::default();
+        for (name, encoded) in people {
+            let source = name.chars().take(source_letters).collect();
+            let first = crops.encoded.len();
+            crops.encoded.extend(encoded);
+            crops.identities.push(Identity { name, source, crops: (first..crops.encoded.len()).collect() });
+        }
+        if crops.identities.len() < 2 {
+            let what = format!("expected crops of at least two people, found {}", crops.identities.len());
+            return Err(Error::argument("data", what));
+        }
+        Ok(crops)
+    }
+
+    /// The people, by name.
+    pub fn identities(&self) -> &[Identity] {
+        &self.identities
+    }
+
+    /// Crops in all.
+    pub fn count(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// Decodes one crop.
+    ///
+    /// # Errors
+    /// `Photo` with the person's name when the bytes can't be read.
+    pub fn photo(&self, index: usize) -> Result<Photo> {
+        Photo::decode(&self.encoded[index], &Limits::default()).map_err(|error| {
+            let person = self.identities.iter().find(|i| i.crops.contains(&index)).map_or("?", |i| &i.name);
+            Error::Photo { what: format!("a crop of {person}: {error}") }
+        })
+    }
+
+    /// The crop as it is embedded, without augmentation.
+    ///
+    /// # Errors
+    /// As [`photo`](Self::photo).
+    pub fn crop(&self, index: usize) -> Result<Crop> {
+        let photo = self.photo(index)?;
+        let map = template(&photo);
+        Crop::from_rgb(crate::photo::sample::warp(&photo, &map, Crop::SIDE))
+    }
+}
+
+/// Where the pixels of the 112 x 112 template lie in a stored crop.
+pub(super) fn template(photo: &Photo) -> Similarity {
+    let side = photo.width().min(photo.height()) as f32;
+    let margin = if side as usize == Crop::SIDE { 0.0 } else { side / 16.0 };
+    let scale = (side - 2.0 * margin) / Crop::SIDE as f32;
+    let origin = margin + 0.5 * scale - 0.5;
+    Similarity { scale, turn: 0.0, origin: [origin, origin] }
+}
+
+fn read_tar(path: &Path, people: &mut BTreeMap<String, Vec<Vec<u8>>>) -> Result<()> {
+    read_shard(path, |mut member| {
+        let name = member.name().to_owned();
+        let mut parts = name.rsplit('/');
+        if let (Some(_), Some(person)) = (parts.next(), parts.next()) {
+            people.entry(person.to_owned()).or_default().push(member.read()?);
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+fn read_folder(folder: &Path, people: &mut BTreeMap<String, Vec<Vec<u8>>>) -> Result<()> {
+    for person in sorted(folder)?.into_iter().filter(|path| path.is_dir()) {
+        let name = person.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for file in sorted(&person)?.into_iter().filter(|path| path.is_file()) {
+            let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
+            people.entry(name.clone()).or_default().push(bytes);
+        }
+    }
+    Ok(())
+}
+
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(Error::io(folder))?;
+    paths.sort();
+    Ok(paths)
+}

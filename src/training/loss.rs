@@ -1,0 +1,75 @@
+//! Triplet loss with semi-hard online mining.
+//!
+//! Schroff et al. 2015 (arXiv:1503.03832), sections 3.1 and 3.2: all anchor-positive pairs of a batch, each with a negative that is farther
+//! from the anchor than the positive, but by less than the margin. Among those the nearest is taken.
+
+use candle_core::{DType, Result, Tensor};
+
+/// Anchor, positive and negative, as places in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Triplet {
+    /// The face that both others are compared with.
+    pub anchor: usize,
+    /// Another face of the same person.
+    pub positive: usize,
+    /// A face of somebody else.
+    pub negative: usize,
+}
+
+/// All squared distances of a batch.
+///
+/// - `embeddings`: `(batch, 128)`, rows of unit length.
+/// - Returns `(batch, batch)`, 0 to 4.
+///
+/// # Errors
+/// When it is not a matrix.
+pub fn squared_distances(embeddings: &Tensor) -> Result<Tensor> {
+    embeddings.matmul(&embeddings.t()?.contiguous()?)?.affine(-2.0, 2.0)
+}
+
+/// For every anchor-positive pair the nearest negative with `d(a, p) < d(a, n) < d(a, p) + margin`, where there is one.
+///
+/// - `distances`: `batch * batch` squared distances, row after row; `labels`: whose face each is.
+pub fn semi_hard(distances: &[f32], labels: &[usize], margin: f32) -> Vec<Triplet> {
+    let count = labels.len();
+    assert_eq!(distances.len(), count * count, "one distance for each pair of the batch");
+    let mut triplets = Vec::new();
+    for anchor in 0..count {
+        let row = &distances[anchor * count..][..count];
+        let mut negatives: Vec<usize> = (0..count).filter(|n| labels[*n] != labels[anchor]).collect();
+        negatives.sort_by(|a, b| row[*a].total_cmp(&row[*b]));
+        for positive in (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]) {
+            let farther = negatives.partition_point(|n| row[*n] <= row[positive]);
+            if let Some(negative) = negatives.get(farther).filter(|n| row[**n] < row[positive] + margin) {
+                triplets.push(Triplet { anchor, positive, negative: *negative });
+            }
+        }
+    }
+    triplets
+}
+
+/// Triplet loss with the margin of the FaceNet paper.
+///
+/// `mean(max(0, d(a, p) - d(a, n) + margin))` over the triplets; zero when there is none.
+///
+/// - `distances`: `(batch, batch)`, as [`squared_distances`] returns.
+/// - `margin`: a squared distance, so between 0 and 4; the paper uses 0.2.
+/// - Returns a scalar, at most `4 + margin`.
+///
+/// # Errors
+/// When a triplet lies outside the batch.
+///
+/// Source: Schroff et al., "FaceNet", CVPR 2015, section 3.1, equation 3.
+pub fn triplet_loss(distances: &Tensor, triplets: &[Triplet], margin: f64) -> Result<Tensor> {
+    let (count, _) = distances.dims2()?;
+    let flat = distances.flatten_all()?;
+    let pick = |other: fn(&Triplet) -> usize| {
+        let places: Vec<u32> = triplets.iter().map(|t| (t.anchor * count + other(t)) as u32).collect();
+        flat.index_select(&Tensor::new(places, distances.device())?, 0)
+    };
+    if triplets.is_empty() {
+        return Tensor::zeros((), DType::F32, distances.device())?.to_dtype(distances.dtype());
+    }
+    let violation = (pick(|t| t.positive)? - pick(|t| t.negative)?)?;
+    (violation + margin)?.relu()?.mean_all()
+}
