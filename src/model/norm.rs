@@ -98,12 +98,12 @@ impl BatchNorm {
             .collect();
         let mut y = vec![T::zero(); x.len()];
         let channels = scale.len();
-        let relu = self.activation == Activation::Relu;
+        let floor = T::from_f64(if self.activation == Activation::Relu { 0.0 } else { f64::NEG_INFINITY });
         y.par_chunks_mut(ROWS * channels).zip(x.par_chunks(ROWS * channels)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                for (c, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                    let value = *x * scale[c] + offset[c];
-                    *y = if relu && value < T::zero() { T::zero() } else { value };
+                for ((y, x), (scale, offset)) in y.iter_mut().zip(x).zip(scale.iter().zip(&offset)) {
+                    let value = *x * *scale + *offset;
+                    *y = if value < floor { floor } else { value };
                 }
             }
         });
@@ -114,30 +114,35 @@ impl BatchNorm {
     fn backward<T: WithDType>(&self, x: &[T], gamma: &[T], y: &[T], grad: &[T]) -> (Vec<T>, Vec<T>, Vec<T>) {
         let channels = gamma.len();
         let count = (x.len() / channels) as f64;
-        let relu = self.activation == Activation::Relu;
+        // Where the activation cut the output off, no gradient passes.
+        let floor = T::from_f64(if self.activation == Activation::Relu { 0.0 } else { f64::NEG_INFINITY });
+        let masked = |grad: T, y: T| if y > floor { grad } else { T::zero() };
         let inverse = self.inverse_deviation();
         let mean: Vec<T> = self.moments.mean.iter().map(|m| T::from_f64(*m)).collect();
-        let inverse_t: Vec<T> = inverse.iter().map(|i| T::from_f64(*i)).collect();
-        let masked = |grad: T, y: T| if relu && y <= T::zero() { T::zero() } else { grad };
+        let rows = |values: &'_ [T]| -> usize { values.len() / channels };
+        // Sums of dy and of dy · (x - mean), a group of rows at a time.
         let partials: Vec<Vec<f64>> = x
             .par_chunks(ROWS * channels)
             .zip(grad.par_chunks(ROWS * channels))
             .zip(y.par_chunks(ROWS * channels))
             .map(|((x, grad), y)| {
-                let mut sums = vec![0.0; 2 * channels];
-                let (d_beta, d_gamma) = sums.split_at_mut(channels);
-                for at in (0..x.len()).step_by(channels) {
-                    for c in 0..channels {
-                        let grad = masked(grad[at + c], y[at + c]);
-                        d_beta[c] += grad.to_f64();
-                        d_gamma[c] += (grad * (x[at + c] - mean[c]) * inverse_t[c]).to_f64();
+                let mut sums = vec![T::zero(); 2 * channels];
+                let (sum, product) = sums.split_at_mut(channels);
+                for row in 0..rows(x) {
+                    let row = row * channels..(row + 1) * channels;
+                    let inputs = x[row.clone()].iter().zip(&grad[row.clone()]).zip(&y[row]).zip(&mean);
+                    for ((((x, grad), y), mean), (sum, product)) in inputs.zip(sum.iter_mut().zip(&mut *product)) {
+                        let grad = masked(*grad, *y);
+                        *sum += grad;
+                        *product += grad * (*x - *mean);
                     }
                 }
-                sums
+                sums.into_iter().map(T::to_f64).collect()
             })
             .collect();
         let sums = add(partials, 2 * channels);
-        let (d_beta, d_gamma) = sums.split_at(channels);
+        let (d_beta, products) = sums.split_at(channels);
+        let d_gamma: Vec<f64> = products.iter().zip(&inverse).map(|(product, inverse)| product * inverse).collect();
         // dx = gamma / deviation · (dy - mean(dy) - x̂ · mean(dy · x̂))
         let scale: Vec<T> = (0..channels).map(|c| T::from_f64(gamma[c].to_f64() * inverse[c])).collect();
         let mean_grad: Vec<T> = d_beta.iter().map(|d| T::from_f64(d / count)).collect();
@@ -148,15 +153,19 @@ impl BatchNorm {
             .zip(grad.par_chunks(ROWS * channels))
             .zip(y.par_chunks(ROWS * channels))
             .for_each(|(((dx, x), grad), y)| {
-                for at in (0..x.len()).step_by(channels) {
-                    for c in 0..channels {
-                        let grad = masked(grad[at + c], y[at + c]);
-                        dx[at + c] = scale[c] * (grad - mean_grad[c] - (x[at + c] - mean[c]) * slope[c]);
+                for row in 0..rows(x) {
+                    let row = row * channels..(row + 1) * channels;
+                    let inputs = x[row.clone()].iter().zip(&grad[row.clone()]).zip(&y[row.clone()]);
+                    let terms = scale.iter().zip(&mean_grad).zip(mean.iter().zip(&slope));
+                    for ((dx, ((x, grad), y)), ((scale, mean_grad), (mean, slope))) in
+                        dx[row].iter_mut().zip(inputs).zip(terms)
+                    {
+                        *dx = *scale * (masked(*grad, *y) - *mean_grad - (*x - *mean) * *slope);
                     }
                 }
             });
         let convert = |values: &[f64]| values.iter().map(|v| T::from_f64(*v)).collect();
-        (dx, convert(d_gamma), convert(d_beta))
+        (dx, convert(&d_gamma), convert(d_beta))
     }
 
     fn gradients<T: WithDType>(

@@ -188,8 +188,8 @@ pub(crate) fn write_tensors(
         view.map(|view| (name.as_str(), view)).map_err(|error| Error::argument("tensor", error.to_string()))
     });
     let views = views.collect::<Result<Vec<_>>>()?;
-    let file = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| Error::argument("weights", error.to_string()))?;
+    let file =
+        safetensors::serialize(views, Some(metadata)).map_err(|error| Error::argument("weights", error.to_string()))?;
     let beside = path.with_extension("partial");
     let write = || -> std::io::Result<()> {
         let mut out = File::create(&beside)?;

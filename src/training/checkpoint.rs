@@ -55,7 +55,8 @@ pub(super) fn load(
     let wrong = |what: String| Error::Weights { path: path.to_owned(), what };
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("not a checkpoint: {error}")))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(format!("not a checkpoint: {error}")))?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|error| wrong(format!("not a checkpoint: {error}")))?;
     let run = header.metadata().as_ref().and_then(|all| all.get("run"));
     let state: RunState = run
         .and_then(|run| serde_json::from_str(run).ok())

@@ -19,9 +19,9 @@ use super::loss::{semi_hard, squared_distances, triplet_loss};
 use super::optimizer::AdamW;
 use super::sampler::{BatchShape, Sampler};
 use crate::face::Alignment;
+use crate::model::Embed;
 use crate::model::network::{FaceNet, Mode, NetworkConfig, input};
 use crate::model::weights::{TrainedEmbedder, Weights};
-use crate::model::Embed;
 use crate::{Calibration, Crop, Error, Result};
 
 /// What shapes every step of a run; a checkpoint can only be resumed with the same.
@@ -195,7 +195,8 @@ impl Trainer {
     fn learning_rate(&self) -> f64 {
         let (step, steps) = (self.step as f64, self.options.steps.max(1) as f64);
         let warm_up = (steps / 20.0).max(1.0);
-        let fall = 0.5 * (1.0 + (std::f64::consts::PI * ((step - warm_up) / (steps - warm_up).max(1.0)).clamp(0.0, 1.0)).cos());
+        let fall = 0.5
+            * (1.0 + (std::f64::consts::PI * ((step - warm_up) / (steps - warm_up).max(1.0)).clamp(0.0, 1.0)).cos());
         self.options.learning_rate * (step / warm_up).min(1.0) * fall.max(1e-3)
     }
 
@@ -264,7 +265,10 @@ fn batch(options: &Options, data: &LabelledCrops, sampler: &Sampler, step: u64) 
     rng.set_stream(step);
     let draws = sampler.draw(&mut rng);
     let one = |draw: &super::sampler::Draw| options.augmentation.apply(&data.photo(draw.crop)?, &mut rng);
-    Ok(Batch { crops: draws.iter().map(one).collect::<Result<_>>()?, labels: draws.iter().map(|d| d.identity).collect() })
+    Ok(Batch {
+        crops: draws.iter().map(one).collect::<Result<_>>()?,
+        labels: draws.iter().map(|d| d.identity).collect(),
+    })
 }
 
 /// Measures operating points from all pairs of labelled crops.

@@ -19,7 +19,9 @@ use super::{Answer, Common};
 /// it is started again with the same options. At the end the weights are rounded to 16 bits, calibrated on the held-out people, and
 /// written with their thresholds.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  vultus train --data train-*.tar --held-out dev.tar --out facenet.safetensors --steps 3000")]
+#[command(
+    after_help = "Example:\n  vultus train --data train-*.tar --held-out dev.tar --out facenet.safetensors --steps 3000"
+)]
 pub(crate) struct Args {
     /// Folders or tar shards with crops, IDENTITY/NAME.webp
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
@@ -160,7 +162,10 @@ impl Observer for Printer {
             eprintln!("{line}");
         }
         if report.spread < 0.01 {
-            eprintln!("\nthe embedding has collapsed: all faces are {:.4} apart; lower the learning rate", report.spread);
+            eprintln!(
+                "\nthe embedding has collapsed: all faces are {:.4} apart; lower the learning rate",
+                report.spread
+            );
         }
     }
 
