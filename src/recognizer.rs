@@ -1,10 +1,12 @@
 //! Photo → faces with embeddings: the half of vultus that holds weights and touches no disk.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::detect::Detect;
+use crate::detect::{Detect, Mtcnn};
 use crate::face::{Quality, QualityLimits, Refusal};
 use crate::model::Embed;
+use crate::model::weights::{TrainedEmbedder, Weights};
 use crate::{Calibration, Crop, Embedding, Error, Face, Photo, Result};
 
 /// A face of a photo, with its embedding or the reason why it has none.
@@ -47,16 +49,20 @@ impl Recognizer {
     /// # Errors
     /// Only if the bundled weights can't be read, a fault of the build.
     pub fn bundled() -> Result<Self> {
-        todo!()
+        let file = include_bytes!("../models/facenet.safetensors");
+        Self::trained(Weights::parse(file, Path::new("models/facenet.safetensors"))?)
     }
 
     /// The bundled detector and the weights in a file, as `vultus train` writes them.
     ///
     /// # Errors
-    /// [`Error::Weights`] or [`Error::Io`].
-    pub fn from_weights(path: &std::path::Path) -> Result<Self> {
-        let _ = path;
-        todo!()
+    /// [`Error::Weights`](crate::Error::Weights) or [`Error::Io`](crate::Error::Io).
+    pub fn from_weights(path: &Path) -> Result<Self> {
+        Self::trained(Weights::read(path)?)
+    }
+
+    fn trained(weights: Weights) -> Result<Self> {
+        Ok(Self::new(Arc::new(Mtcnn::bundled()?), Arc::new(TrainedEmbedder::new(weights)?)))
     }
 
     /// No weights, milliseconds: every photo is one face, photos of one colour are one person. For tests of what comes after.

@@ -8,7 +8,8 @@
 //! | `network`     | [`NetworkConfig`] as JSON                                                                   |
 //! | `alignment`   | [`Alignment`] as JSON                                                                       |
 //! | `calibration` | [`Calibration`] as JSON                                                                     |
-//! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers. Not of the calibration |
+//! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers                     |
+//! | `thresholds`  | BLAKE3 of the text of `calibration`, which may be measured anew for the same weights        |
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -85,16 +86,12 @@ impl Weights {
         if entry("format")? != FORMAT {
             return Err(wrong(format!("format {}, this release reads {FORMAT}", entry("format")?)));
         }
-        let bad = |key: &'static str| move |error: serde_json::Error| (key, error.to_string());
-        let parse = |key: &'static str| entry(key).map(|text| (text, bad(key)));
-        let (text, bad_network) = parse("network")?;
-        let network = serde_json::from_str(text).map_err(bad_network).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
-        let (text, bad_alignment) = parse("alignment")?;
-        let alignment =
-            serde_json::from_str(text).map_err(bad_alignment).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
-        let (text, bad_calibration) = parse("calibration")?;
-        let calibration =
-            serde_json::from_str(text).map_err(bad_calibration).map_err(|(k, e)| wrong(format!("{k}: {e}")))?;
+        let network = parse("network", entry("network")?).map_err(wrong)?;
+        let alignment = parse("alignment", entry("alignment")?).map_err(wrong)?;
+        if blake3::hash(entry("calibration")?.as_bytes()).to_hex().as_str() != entry("thresholds")? {
+            return Err(wrong("damaged: the calibration is not the one that was written".into()));
+        }
+        let calibration = parse("calibration", entry("calibration")?).map_err(wrong)?;
         let tensors = views.iter().map(|(name, view)| Ok((name.to_owned(), tensor(&view, &Device::Cpu)?)));
         let weights = Self::new(network, alignment, tensors.collect::<Result<_>>()?)?;
         if &weights.digest != entry("digest")? {
@@ -109,11 +106,13 @@ impl Weights {
     /// `Io`; `Argument` when there is no calibration: weights whose distances mean nothing are not shipped.
     pub fn write(&self, path: &Path) -> Result<()> {
         let missing = || Error::argument("weights", "have no calibration: measure it on held-out people first");
+        let calibration = json(self.calibration.as_ref().ok_or_else(missing)?)?;
         let metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("network".to_owned(), json(&self.network)?),
             ("alignment".to_owned(), json(&self.alignment)?),
-            ("calibration".to_owned(), json(self.calibration.as_ref().ok_or_else(missing)?)?),
+            ("thresholds".to_owned(), blake3::hash(calibration.as_bytes()).to_hex().to_string()),
+            ("calibration".to_owned(), calibration),
             ("digest".to_owned(), self.digest.clone()),
         ]);
         write_tensors(path, &self.tensors, metadata)
@@ -218,6 +217,10 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
         return Ok(halves.into_iter().flat_map(|v| half::f16::from_f32(v).to_le_bytes()).collect());
     }
     Ok(flat.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect())
+}
+
+fn parse<T: serde::de::DeserializeOwned>(key: &str, text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| format!("metadata `{key}`: {error}"))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {

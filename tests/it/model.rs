@@ -1,1 +1,88 @@
-//! Tests of `model`.
+//! Tests of `model`: weights survive the disk or are refused, and folding changes nothing.
+
+use std::path::Path;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use vultus::model::Embed;
+use vultus::model::network::{NetworkConfig, StageConfig};
+use vultus::model::weights::{TrainedEmbedder, Weights};
+use vultus::training::{Options, Trainer};
+use vultus::{Calibration, Crop, Recognizer};
+
+fn crops() -> Vec<Crop> {
+    let mut rng = ChaCha8Rng::seed_from_u64(4);
+    (0..40).map(|_| Crop::from_rgb((0..112 * 112 * 3).map(|_| rng.random()).collect()).unwrap()).collect()
+}
+
+/// A small network whose running statistics have moved away from their start.
+fn weights() -> Weights {
+    let network = NetworkConfig { input_side: 14, stem: 4, stages: vec![StageConfig { channels: 6, blocks: 2 }] };
+    let mut trainer = Trainer::new(Options { network, ..Options::default() }).unwrap();
+    for _ in 0..3 {
+        trainer.train_on(&crops()[..6], &[0, 0, 1, 1, 2, 2]).unwrap();
+    }
+    let different: Vec<f32> = (0..100).map(|i| i as f32 / 50.0).collect();
+    let calibration = Calibration::measure("nobody", &[0.1, 0.2], &different).unwrap();
+    trainer.weights().unwrap().calibrated(calibration)
+}
+
+#[test]
+fn weights_come_back_from_disk_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let weights = weights();
+    weights.write(&path).unwrap();
+    let back = Weights::read(&path).unwrap();
+    assert_eq!(back.digest(), weights.digest());
+    let (one, two) = (TrainedEmbedder::new(weights).unwrap(), TrainedEmbedder::new(back).unwrap());
+    assert_eq!(one.embed(&crops()).unwrap(), two.embed(&crops()).unwrap());
+    assert_eq!(one.calibration(), two.calibration());
+}
+
+#[test]
+fn damaged_weights_are_refused_or_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let weights = weights();
+    weights.write(&path).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for _ in 0..300 {
+        let mut bad = good.clone();
+        let at = rng.random_range(0..bad.len());
+        bad[at] ^= 1 << rng.random_range(0..8);
+        if let Ok(read) = Weights::parse(&bad, Path::new("w")) {
+            // A flip in the order of the header's keys or its padding changes nothing that is used.
+            assert_eq!(read.digest(), weights.digest(), "byte {at} went unnoticed");
+            let (read, written) = (TrainedEmbedder::new(read).unwrap(), TrainedEmbedder::new(weights.clone()).unwrap());
+            assert_eq!(read.calibration(), written.calibration(), "byte {at} went unnoticed");
+        }
+    }
+    for length in (0..good.len()).step_by(97) {
+        assert!(Weights::parse(&good[..length], Path::new("w")).is_err(), "{length} bytes");
+    }
+    let message = Weights::parse(b"text", Path::new("w.txt")).err().unwrap().to_string();
+    assert!(message.contains("w.txt") && message.contains("safetensors"), "{message}");
+}
+
+#[test]
+fn embedding_does_not_depend_on_who_else_is_in_the_batch() {
+    let embedder = TrainedEmbedder::new(weights()).unwrap();
+    let crops = crops();
+    let together = embedder.embed(&crops).unwrap();
+    assert_eq!(together.len(), crops.len());
+    for (crop, embedding) in crops.iter().zip(&together).step_by(7) {
+        let alone = &embedder.embed(std::slice::from_ref(crop)).unwrap()[0];
+        assert!(alone.distance(embedding) < 1e-9);
+    }
+    assert!(embedder.embed(&[]).unwrap().is_empty());
+}
+
+#[test]
+fn the_bundled_weights_can_be_used() {
+    let recognizer = Recognizer::bundled().unwrap();
+    assert_eq!(recognizer.digest().len(), 64);
+    assert_eq!(recognizer.embed(&crops()[..2]).unwrap().len(), 2);
+    assert!(recognizer.calibration().threshold(1e-3).unwrap() > 0.0);
+}

@@ -1,1 +1,247 @@
-//! Tests of `training`.
+//! Tests of `training`: mining follows the paper, gradients are right, a resumed run takes the same steps.
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{VarBuilder, VarMap};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use vultus::Crop;
+use vultus::model::network::{FaceNet, Mode, NetworkConfig, StageConfig};
+use vultus::training::augment::Augmentation;
+use vultus::training::data::{Identity, LabelledCrops};
+use vultus::training::loss::{Triplet, semi_hard, squared_distances, triplet_loss};
+use vultus::training::sampler::{BatchShape, Sampler};
+use vultus::training::{Options, Output, Trainer, calibrate, train};
+
+fn tiny() -> Options {
+    let network = NetworkConfig { input_side: 14, stem: 4, stages: vec![StageConfig { channels: 6, blocks: 1 }] };
+    Options { network, people: 3, crops: 2, steps: 20, ..Options::default() }
+}
+
+fn random_crops(count: usize, seed: u64) -> Vec<Crop> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| Crop::from_rgb((0..112 * 112 * 3).map(|_| rng.random()).collect()).unwrap()).collect()
+}
+
+/// A folder with one folder a person: a white square at the person's own place, before a background that says nothing.
+fn data_folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    for person in 0..6u32 {
+        let people = folder.path().join(format!("aa{person}"));
+        std::fs::create_dir(&people).unwrap();
+        for shot in 0..4 {
+            let background: [u8; 3] = std::array::from_fn(|_| rng.random_range(0..200));
+            let mut pixels = background.repeat(64 * 64);
+            let (left, top) = (8 + person % 3 * 16, 12 + person / 3 * 24);
+            for (y, x) in (top..top + 16).flat_map(|y| (left..left + 16).map(move |x| (y, x))) {
+                pixels[((y * 64 + x) * 3) as usize..][..3].fill(255);
+            }
+            let photo = vultus::Photo::from_rgb(64, 64, pixels).unwrap();
+            std::fs::write(people.join(format!("{shot}.jpg")), photo.to_jpeg(90).unwrap()).unwrap();
+        }
+    }
+    folder
+}
+
+/// Changes nothing.
+const PLAIN: Augmentation =
+    Augmentation { flip: 0.0, shift_px: 0.0, scale: 0.0, turn: 0.0, color: 0.0, grey: 0.0, blur: 0.0 };
+
+proptest! {
+    #[test]
+    fn mining_takes_the_nearest_negative_that_satisfies_the_papers_inequality(
+        labels in prop::collection::vec(0usize..5, 2..24),
+        margin in 0.01f32..1.0,
+        seed in any::<u64>(),
+    ) {
+        let count = labels.len();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Few distinct values, so that ties occur.
+        let distances: Vec<f32> = (0..count * count).map(|_| rng.random_range(0..40) as f32 / 20.0).collect();
+        let mined = semi_hard(&distances, &labels, margin);
+        let d = |a: usize, b: usize| distances[a * count + b];
+        let mut expected = Vec::new();
+        for anchor in 0..count {
+            for positive in (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]) {
+                let mut best: Option<usize> = None;
+                for negative in (0..count).filter(|n| labels[*n] != labels[anchor]) {
+                    let semi_hard =
+                        d(anchor, positive) < d(anchor, negative) && d(anchor, negative) < d(anchor, positive) + margin;
+                    if semi_hard && best.is_none_or(|best| d(anchor, negative) < d(anchor, best)) {
+                        best = Some(negative);
+                    }
+                }
+                expected.extend(best.map(|negative| (anchor, positive, d(anchor, negative))));
+            }
+        }
+        let found: Vec<_> = mined.iter().map(|t| (t.anchor, t.positive, d(t.anchor, t.negative))).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert!(mined.iter().all(|t| labels[t.negative] != labels[t.anchor]));
+    }
+}
+
+#[test]
+fn the_loss_of_one_batch_is_what_a_hand_computes() {
+    // Unit vectors at 0, 60 and 90 degrees: squared distances 1 and 2 from the first.
+    let (half, root) = (0.5f32, 0.75f32.sqrt());
+    let embeddings = Tensor::new(&[[1.0, 0.0], [half, root], [0.0, 1.0]], &Device::Cpu).unwrap();
+    let distances = squared_distances(&embeddings).unwrap();
+    let triplets = [Triplet { anchor: 0, positive: 1, negative: 2 }, Triplet { anchor: 0, positive: 2, negative: 1 }];
+    // max(0, 1 - 2 + 0.2) = 0 and max(0, 2 - 1 + 0.2) = 1.2; their mean is 0.6.
+    let loss = triplet_loss(&distances, &triplets, 0.2).unwrap().to_scalar::<f32>().unwrap();
+    assert!((loss - 0.6).abs() < 1e-6, "{loss}");
+    assert_eq!(triplet_loss(&distances, &[], 0.2).unwrap().to_scalar::<f32>().unwrap(), 0.0);
+}
+
+#[test]
+fn gradients_of_the_whole_network_agree_with_finite_differences() {
+    let map = VarMap::new();
+    let config = tiny().network;
+    let net = FaceNet::new(&config, &VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu)).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut random = |shape: &[usize], scale: f64| {
+        let values: Vec<f64> = (0..shape.iter().product()).map(|_| scale * rng.random_range(-1.0..1.0)).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    let mut vars: Vec<(String, Var)> = map.data().lock().unwrap().iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+    vars.retain(|(name, _)| !name.contains("running_"));
+    vars.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, var) in vars.iter().filter(|(_, var)| var.rank() > 1) {
+        var.set(&random(var.dims(), 0.3)).unwrap();
+    }
+    let x = random(&[6, 14, 14, 3], 1.0);
+    let triplets: Vec<Triplet> =
+        (0..4).map(|a| Triplet { anchor: a, positive: (a + 1) % 6, negative: (a + 3) % 6 }).collect();
+    // A margin of 3 keeps every triplet active, so that the loss has no kink nearby.
+    let loss = || {
+        let distances = squared_distances(&net.forward(&x, Mode::Train).unwrap()).unwrap();
+        triplet_loss(&distances, &triplets, 3.0).unwrap()
+    };
+    let grads = loss().backward().unwrap();
+    for (name, var) in &vars {
+        let grad = grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for at in (0..values.len()).step_by(1 + values.len() / 6) {
+            let moved = |by: f64| {
+                let mut values = values.clone();
+                values[at] += by;
+                var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                loss().to_scalar::<f64>().unwrap()
+            };
+            let expected = (moved(1e-6) - moved(-1e-6)) / 2e-6;
+            moved(0.0);
+            let error = (grad[at] - expected).abs() / expected.abs().max(1e-2);
+            assert!(error < 1e-4, "{name}, value {at}: {} instead of {expected}", grad[at]);
+        }
+    }
+}
+
+#[test]
+fn a_resumed_run_takes_the_step_that_it_would_have_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.checkpoint");
+    let (crops, labels) = (random_crops(6, 1), [0, 0, 1, 1, 2, 2]);
+    let mut whole = Trainer::new(tiny()).unwrap();
+    for _ in 0..3 {
+        whole.train_on(&crops, &labels).unwrap();
+    }
+    whole.save(&path).unwrap();
+    let mut resumed = Trainer::new(tiny()).unwrap();
+    resumed.resume(&path).unwrap();
+    assert_eq!(resumed.step(), 3);
+    let next = random_crops(6, 2);
+    assert_eq!(whole.train_on(&next, &labels).unwrap(), resumed.train_on(&next, &labels).unwrap());
+    assert_eq!(whole.weights().unwrap().digest(), resumed.weights().unwrap().digest());
+}
+
+#[test]
+fn one_seed_gives_one_run_and_training_brings_people_apart() {
+    let folder = data_folder();
+    let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
+    let shifted = Augmentation { shift_px: 1.0, ..PLAIN };
+    let options = Options { people: 6, crops: 4, steps: 60, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
+    let run = |name: &str| {
+        let checkpoint = folder.path().join(name);
+        let output = Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000 };
+        train(&options, &output, &data, None, &false.into(), &mut Silent).unwrap()
+    };
+    let (first, second) = (run("first.checkpoint"), run("second.checkpoint"));
+    let weights = first.weights().unwrap();
+    assert_eq!(weights.digest(), second.weights().unwrap().digest());
+    let after = calibrate(&weights, &data, "here").unwrap();
+    let before = calibrate(&Trainer::new(options).unwrap().weights().unwrap(), &data, "here").unwrap();
+    let val = |calibration: &vultus::Calibration| calibration.points[0].val;
+    assert!(val(&before) < 0.6, "places are not told apart by chance: {}", val(&before));
+    assert!(val(&after) > 0.9, "places are told apart: {}", val(&after));
+}
+
+struct Silent;
+
+impl vultus::training::Observer for Silent {
+    fn step(&mut self, report: &vultus::training::Report) {
+        assert!(report.loss.is_finite() && report.spread > 0.0);
+    }
+
+    fn evaluated(&mut self, _step: u64, _calibration: &vultus::Calibration) {}
+}
+
+#[test]
+fn a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.checkpoint");
+    Trainer::new(tiny()).unwrap().save(&path).unwrap();
+    let other = Options { margin: 0.3, ..tiny() };
+    let message = Trainer::new(other).unwrap().resume(&path).unwrap_err().to_string();
+    assert!(message.contains("another recipe"), "{message}");
+    std::fs::write(&path, b"not a checkpoint").unwrap();
+    let message = Trainer::new(tiny()).unwrap().resume(&path).unwrap_err().to_string();
+    assert!(message.contains("run.checkpoint") && message.contains("not a checkpoint"), "{message}");
+}
+
+#[test]
+fn a_batch_holds_people_of_one_source_and_copes_with_few_crops() {
+    let person = |name: &str, source: &str, crops: std::ops::Range<usize>| Identity {
+        name: name.into(),
+        source: source.into(),
+        crops: crops.collect(),
+    };
+    let people = [
+        person("a1", "a", 0..2),
+        person("a2", "a", 2..5),
+        person("a3", "a", 5..6),
+        person("b1", "b", 6..16),
+        person("b2", "b", 16..18),
+    ];
+    let sampler = Sampler::new(&people, BatchShape { people: 3, crops: 4 }).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    for _ in 0..200 {
+        let batch = sampler.draw(&mut rng);
+        let sources: std::collections::BTreeSet<_> = batch.iter().map(|d| &people[d.identity].source).collect();
+        assert_eq!(sources.len(), 1);
+        let crops: std::collections::BTreeSet<_> = batch.iter().map(|d| d.crop).collect();
+        assert_eq!(crops.len(), batch.len(), "no crop twice");
+        for identity in batch.iter().map(|d| d.identity) {
+            let count = batch.iter().filter(|d| d.identity == identity).count();
+            assert_eq!(count, people[identity].crops.len().min(4));
+            assert!(count >= 2, "a person with one crop has no positive");
+        }
+    }
+    assert!(Sampler::new(&people[..1], BatchShape { people: 3, crops: 4 }).is_err());
+}
+
+#[test]
+fn augmentation_of_nothing_is_the_plain_crop_and_draws_depend_on_the_generator_only() {
+    let folder = data_folder();
+    let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
+    let photo = data.photo(5).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let plain = data.crop(5).unwrap();
+    let apart = |crop: &Crop| crop.pixels().iter().zip(plain.pixels()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(apart(&PLAIN.apply(&photo, &mut rng).unwrap()) <= 1, "rounding only");
+    let strong = Augmentation { blur: 1.0, ..Augmentation::default() };
+    let one = strong.apply(&photo, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+    let two = strong.apply(&photo, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
+    assert!(one == two);
+    assert!(apart(&one) > 1);
+}
