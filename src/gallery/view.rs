@@ -3,7 +3,7 @@
 //! A view holds nothing that the catalog doesn't. It says which commit it contains on disk; what came later is in the
 //! catalog's log, and replaying an entry twice does no harm. So a crash costs a replay, and damage costs a rebuild.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::path::Path;
 use std::{fs, io};
 
@@ -99,9 +99,9 @@ impl View for FilterIndex {
     fn put(&mut self, faces: &[FaceRecord], now: &Snapshot) -> Result<()> {
         let mut photos: BTreeMap<PhotoHash, PhotoRecord> = BTreeMap::new();
         for face in faces {
-            if !photos.contains_key(&face.photo) {
+            if let Entry::Vacant(slot) = photos.entry(face.photo) {
                 let photo = now.photo(&face.photo)?;
-                photos.insert(face.photo, photo.ok_or_else(|| now.damage(face.id, "its photo is missing"))?);
+                slot.insert(photo.ok_or_else(|| now.damage(face.id, "its photo is missing"))?);
             }
         }
         let with_photos = faces.iter().map(|face| (face, &photos[&face.photo]));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use vultus::catalog::{FaceId, Filter, PhotoHash};
+use vultus::clustering::Method;
 use vultus::gallery::{Added, Forget, IdentifyOptions, NewFace, NewPhoto, Probe};
 use vultus::{Bounds, Embedding, Error, Face, Gallery, Landmarks, Photo, Recognizer, Result, face::Quality};
 
@@ -250,6 +251,18 @@ fn a_file_that_is_no_photo_is_an_error_with_its_name() {
 }
 
 #[test]
+fn clusters_follow_the_faces() {
+    let folder = tempfile::tempdir().unwrap();
+    let gallery = open(folder.path()).unwrap();
+    gallery.add(&[photo("a", &[(0.0, None), (90.0, None), (1.0, None)])]).unwrap();
+    gallery.forget(&Forget::Face(FaceId(1))).unwrap();
+    gallery.add(&[photo("b", &[(91.0, None)])]).unwrap();
+    let found = gallery.cluster(Method::AverageLinkage { cut: 0.5 }).unwrap();
+    assert_eq!(found.faces, [FaceId(2), FaceId(3), FaceId(4)]);
+    assert_eq!(found.partition.labels, [0, 1, 0]);
+}
+
+#[test]
 fn many_threads_may_read_and_write_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let gallery = open(folder.path()).unwrap();
@@ -270,10 +283,13 @@ fn many_threads_may_read_and_write_at_once() {
     assert_eq!(gallery.stats().unwrap().faces, 24);
 }
 
+/// Degrees, person.
+type Faces = Vec<(u8, Option<u8>)>;
+
 /// One step of the model-based test.
 #[derive(Clone, Debug)]
 enum Step {
-    Add(Vec<(u8, Vec<(u8, Option<u8>)>)>),
+    Add(Vec<(u8, Faces)>),
     Name(u64, Option<u8>),
     ForgetFace(u64),
     ForgetPhoto(u8),
@@ -329,7 +345,7 @@ impl Model {
                 assert_eq!(gallery.forget(&Forget::Face(FaceId(*id))).is_ok(), self.faces.remove(id).is_some());
             }
             Step::ForgetPhoto(name) => {
-                let done = gallery.forget(&Forget::Photo(model_photo(*name, &[]).hash));
+                let done = gallery.forget(&Forget::Photo(model_photo(*name, &Faces::new()).hash));
                 assert_eq!(done.is_ok(), self.photos.remove(name));
                 self.faces.retain(|_, face| face.0 != *name);
             }
@@ -366,7 +382,7 @@ impl Model {
     }
 }
 
-fn model_photo(name: u8, faces: &[(u8, Option<u8>)]) -> NewPhoto {
+fn model_photo(name: u8, faces: &Faces) -> NewPhoto {
     let faces: Vec<_> =
         faces.iter().map(|(degrees, person)| (f32::from(*degrees), person.map(|p| NAMES[usize::from(p)]))).collect();
     photo(&format!("photo {name}"), &faces)
