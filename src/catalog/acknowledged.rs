@@ -21,6 +21,7 @@ use crate::{Error, Result};
 pub(super) struct Acknowledged {
     path: PathBuf,
     file: File,
+    highest: u64,
 }
 
 impl Acknowledged {
@@ -41,14 +42,15 @@ impl Acknowledged {
             );
             return Err(Error::corrupt(path, what));
         }
-        let mut witness = Self { path: path.to_owned(), file };
+        let mut witness = Self { path: path.to_owned(), file, highest: sequence };
         witness.write(sequence)?;
         Ok(witness)
     }
 
-    /// Notes that a commit is about to be acknowledged.
+    /// Notes that a commit is about to be acknowledged. Threads may come here in another order than they committed.
     pub(super) fn write(&mut self, sequence: u64) -> Result<()> {
-        let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&encode(sequence)));
+        self.highest = self.highest.max(sequence);
+        let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&encode(self.highest)));
         written.map_err(Error::io(&self.path))
     }
 }

@@ -353,6 +353,47 @@ mod tests {
         }
     }
 
+    /// Version 1 as it was first written, spelled out by another program. These bytes never change; a new spelling is a new version.
+    #[test]
+    fn version_1_is_spelled_as_ever() {
+        let hash = PhotoHash([7; 32]);
+        let photo = PhotoRecord {
+            hash,
+            path: "a/b.jpg".into(),
+            width: 640,
+            height: 480,
+            detector: "mtcnn-1".into(),
+            metadata: [("album".to_owned(), "2019".into())].into_iter().collect(),
+            ingested_ms: 1_700_000_000_000,
+            faces: vec![FaceId(1), FaceId(258)],
+            refused: vec!["too small".into()],
+        };
+        let hex: String = encode_photo(&photo).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0180020000e00100000068e5cf8b0100000700000000000000612f622e6a706707000000000000006d74636e6e2d31100000 \
+             00000000007b22616c62756d223a2232303139227d0200000000000000010000000000000002010000000000000100000000 \
+             0000000900000000000000746f6f20736d616c6c65eb9069"
+        );
+
+        let mut vector = [0.0; Embedding::DIMENSIONS];
+        vector[0] = 1.0;
+        let face = FaceRecord {
+            id: FaceId(258),
+            photo: hash,
+            face: Face {
+                bounds: Bounds { x: 1.0, y: 2.0, width: 3.0, height: 4.0 },
+                landmarks: Landmarks([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 7.0], [8.0, 9.0]]),
+                confidence: 0.5,
+            },
+            quality: Quality { face_px: 30.0, sharpness: 50.0, yaw: 1.0, roll: 2.0, confidence: 0.5 },
+            embedding: Embedding::normalized(&vector).unwrap(),
+            person: Some("ana".into()),
+        };
+        let value = encode_face(&face);
+        assert_eq!((value.len(), &value[value.len() - 4..]), (640, 0xa41fc9d5u32.to_le_bytes().as_slice()));
+    }
+
     #[test]
     fn a_record_under_another_key_is_refused() {
         let value = encode_number("format", 1);

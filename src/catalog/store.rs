@@ -27,6 +27,9 @@ use crate::{Error, Result};
 /// The format version of the whole catalog: what tables there are and what they mean.
 const FORMAT: u64 = 1;
 
+/// Memory for pages of the file; redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 64 << 20;
+
 pub(super) type Meta = TableDefinition<'static, &'static str, &'static [u8]>;
 pub(super) type Faces = TableDefinition<'static, u64, &'static [u8]>;
 pub(super) type Photos = TableDefinition<'static, &'static [u8; 32], &'static [u8]>;
@@ -62,7 +65,7 @@ impl Catalog {
         let path = folder.join(Self::FILE);
         let fresh = may_start(folder)?;
         let mut builder = Database::builder();
-        builder.set_check_integrity_on_open(true);
+        builder.set_check_integrity_on_open(true).set_cache_size(CACHE_BYTES);
         let opened = if fresh { builder.create(&path) } else { builder.open(&path) };
         let database = opened.map_err(|error| open_error(&path, error))?;
         if fresh && has_no_tables(&path, &database)? {

@@ -283,13 +283,13 @@ fn many_threads_may_read_and_write_at_once() {
     assert_eq!(gallery.stats().unwrap().faces, 24);
 }
 
-/// Degrees, person.
-type Faces = Vec<(u8, Option<u8>)>;
+/// Degrees and person of a face.
+type Seen = (u8, Option<u8>);
 
 /// One step of the model-based test.
 #[derive(Clone, Debug)]
 enum Step {
-    Add(Vec<(u8, Faces)>),
+    Add(Vec<(u8, Vec<Seen>)>),
     Name(u64, Option<u8>),
     ForgetFace(u64),
     ForgetPhoto(u8),
@@ -345,7 +345,7 @@ impl Model {
                 assert_eq!(gallery.forget(&Forget::Face(FaceId(*id))).is_ok(), self.faces.remove(id).is_some());
             }
             Step::ForgetPhoto(name) => {
-                let done = gallery.forget(&Forget::Photo(model_photo(*name, &Faces::new()).hash));
+                let done = gallery.forget(&Forget::Photo(model_photo(*name, &[]).hash));
                 assert_eq!(done.is_ok(), self.photos.remove(name));
                 self.faces.retain(|_, face| face.0 != *name);
             }
@@ -382,7 +382,7 @@ impl Model {
     }
 }
 
-fn model_photo(name: u8, faces: &Faces) -> NewPhoto {
+fn model_photo(name: u8, faces: &[Seen]) -> NewPhoto {
     let faces: Vec<_> =
         faces.iter().map(|(degrees, person)| (f32::from(*degrees), person.map(|p| NAMES[usize::from(p)]))).collect();
     photo(&format!("photo {name}"), &faces)
