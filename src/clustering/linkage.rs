@@ -161,8 +161,8 @@ impl Merging {
         for (slot, near) in chosen.iter().zip(&nearest) {
             let group = &mut self.groups[*slot as usize];
             (group.near, group.fresh) = (*near, true);
-            // `!(… <= …)`: a group without any neighbor is at infinity.
-            if !(near.distance() <= self.cut) {
+            // A group without any neighbor is at infinity.
+            if near.distance() > self.cut {
                 group.alive = false;
                 self.alive -= 1;
                 self.means.remove(*slot as usize);
