@@ -131,7 +131,7 @@ mod tests {
             ("1\t1\nAna\t1\t2\nAna\t1\t3\n", "line 3"),
             ("1\t1\nAna\t1\t2\n", "ends after 1"),
             ("1\t1\nAna\t1\t2\nAna\t1\tBen\t3\n\nBen\t1\t2", "line 5"),
-            ("99999999999\t9999999999999999999\n", "line 1"),
+            ("99999999999\t99999999999999999999\n", "line 1"),
             ("99999999999\t999999999999999999\n", "ends after 0"),
         ] {
             let what = PairList::parse(text).unwrap_err();
