@@ -34,6 +34,28 @@ pub struct Calibration {
     pub points: Vec<OperatingPoint>,
 }
 
+/// What a threshold is for. How often strangers may pass depends on how many of them are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Two faces are compared: one pair of strangers in a thousand passes.
+    Verify,
+    /// A face is compared with all others: one search in twenty for somebody who is not there finds a stranger.
+    Identify,
+    /// All faces are compared with all: a face has one stranger within the threshold, on average.
+    Cluster,
+}
+
+impl Task {
+    /// The false-accept rate of one comparison among `faces` faces.
+    fn far(self, faces: u64) -> f64 {
+        match self {
+            Self::Verify => 1e-3,
+            Self::Identify => 0.05 / faces.max(1) as f64,
+            Self::Cluster => 1.0 / faces.saturating_sub(1).max(1) as f64,
+        }
+    }
+}
+
 /// Pairs of different people that must lie behind every false-accept rate: with fewer, the rate is chance.
 const PAIRS_BEHIND_MIN: usize = 10;
 
@@ -93,6 +115,20 @@ impl Calibration {
         let along = (far / low.far).ln() / (high.far / low.far).ln();
         let (from, to) = (f64::from(low.distance), f64::from(high.distance));
         Ok((from + along * (to - from)) as f32)
+    }
+
+    /// The threshold that suits a task in a collection of `faces` faces. It tightens as a collection grows, as far as the
+    /// calibration was measured.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the calibration holds no operating points.
+    pub fn default_threshold(&self, task: Task, faces: u64) -> Result<f32> {
+        let far = task.far(faces);
+        match self.points.as_slice() {
+            [first, .., last] => self.threshold(far.clamp(first.far, last.far)),
+            [only] => Ok(only.distance),
+            [] => self.threshold(far),
+        }
     }
 
     /// The fraction of pairs of different people that are at most this far apart: the odds that one comparison

@@ -20,7 +20,7 @@ pub mod photo;
 pub mod recognizer;
 pub mod training;
 
-pub use calibration::{Calibration, OperatingPoint};
+pub use calibration::{Calibration, OperatingPoint, Task};
 pub use embedding::Embedding;
 pub use error::{Error, Result};
 pub use face::{Bounds, Crop, Face, Landmarks};

@@ -1,6 +1,6 @@
 //! How near is near enough: a false-accept rate that was measured, or a distance that its user answers for.
 
-use vultus::Calibration;
+use vultus::{Calibration, Task};
 
 /// A threshold, as its user gives it.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -13,39 +13,17 @@ pub(crate) struct Threshold {
     within: Option<f32>,
 }
 
-/// What is used when nothing was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum DefaultRate {
-    /// Two faces, or two groups, are compared: one stranger in a thousand is accepted.
-    Pair,
-    /// A face is compared with everyone, so even a small rate adds up: the strictest that was measured for the model.
-    Strictest,
-}
-
-impl DefaultRate {
-    /// The squared distance.
-    ///
-    /// # Errors
-    /// A model that was not measured at that rate.
-    pub(crate) fn distance(self, calibration: &Calibration) -> vultus::Result<f32> {
-        calibration.threshold(match self {
-            Self::Pair => 1e-3,
-            Self::Strictest => calibration.points.first().map_or(0.0, |point| point.far),
-        })
-    }
-}
-
 impl Threshold {
-    /// The squared distance.
+    /// The squared distance; what suits the task in a gallery of `faces` faces when nothing was asked for.
     ///
     /// # Errors
     /// A rate that was not measured, or a distance outside 0 to 4.
-    pub(crate) fn distance(&self, calibration: &Calibration, default: DefaultRate) -> anyhow::Result<f32> {
+    pub(crate) fn distance(&self, calibration: &Calibration, task: Task, faces: u64) -> anyhow::Result<f32> {
         match (self.within, self.far) {
             (Some(within), _) if (0.0..=4.0).contains(&within) => Ok(within),
             (Some(within), _) => anyhow::bail!("--within: {within} is no squared distance, 0 to 4"),
             (None, Some(far)) => Ok(calibration.threshold(far)?),
-            (None, None) => Ok(default.distance(calibration)?),
+            (None, None) => Ok(calibration.default_threshold(task, faces)?),
         }
     }
 }
@@ -61,12 +39,12 @@ mod tests {
     fn the_default_is_a_measured_rate_and_never_a_guess() {
         let recognizer = Recognizer::double();
         let calibration = recognizer.calibration();
-        let ask = |far, within, default| Threshold { far, within }.distance(calibration, default);
-        assert_eq!(ask(None, None, DefaultRate::Pair).unwrap(), calibration.threshold(1e-3).unwrap());
-        assert_eq!(ask(None, None, DefaultRate::Strictest).unwrap(), calibration.points[0].distance);
-        assert_eq!(ask(None, Some(0.7), DefaultRate::Strictest).unwrap(), 0.7);
-        assert!(ask(Some(1e-9), None, DefaultRate::Strictest).is_err());
-        assert!(ask(None, Some(4.1), DefaultRate::Strictest).is_err());
-        assert!(ask(None, Some(f32::NAN), DefaultRate::Strictest).is_err());
+        let ask = |far, within, task| Threshold { far, within }.distance(calibration, task, 500);
+        assert_eq!(ask(None, None, Task::Verify).unwrap(), calibration.threshold(1e-3).unwrap());
+        assert_eq!(ask(None, None, Task::Identify).unwrap(), calibration.threshold(1e-4).unwrap());
+        assert_eq!(ask(None, Some(0.7), Task::Identify).unwrap(), 0.7);
+        assert!(ask(Some(1e-9), None, Task::Identify).is_err());
+        assert!(ask(None, Some(4.1), Task::Identify).is_err());
+        assert!(ask(None, Some(f32::NAN), Task::Identify).is_err());
     }
 }

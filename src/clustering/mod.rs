@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 pub use agreement::{Agreement, PrecisionRecall, agreement};
 
-use crate::{Calibration, Embedding, Error, Result};
+use crate::{Embedding, Error, Result};
 
 /// Which group each input belongs to: labels count up from 0 in order of first appearance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,25 +83,4 @@ pub fn cluster(embeddings: &[Embedding], method: Method) -> Result<Partition> {
         }
     };
     Ok(Partition::renamed(labels))
-}
-
-/// Strangers that may lie within the default cut of one face, on average over the collection.
-const STRANGERS_PER_FACE: f64 = 1.0;
-
-/// The default cut for a collection of `faces` faces.
-///
-/// The more strangers there are, the nearer the nearest of them: at a false-accept rate `f` a face has `f (faces - 1)`
-/// strangers within the threshold. The cut keeps that number constant, so it tightens as a collection grows, as far as the
-/// calibration was measured.
-///
-/// # Errors
-/// [`Error::Argument`] when the calibration holds no operating points.
-pub fn default_cut(calibration: &Calibration, faces: usize) -> Result<f32> {
-    let far = STRANGERS_PER_FACE / faces.saturating_sub(1).max(1) as f64;
-    let (lowest, highest) = match calibration.points.as_slice() {
-        [first, .., last] => (first.far, last.far),
-        [only] => (only.far, only.far),
-        [] => (far, far),
-    };
-    calibration.threshold(far.clamp(lowest, highest))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Gallery;
 use crate::catalog::{FaceId, FaceRecord, Filter, PhotoHash, PhotoRecord};
-use crate::{Error, Result};
+use crate::{Error, Result, Task};
 
 /// What is in a gallery.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,15 @@ impl Gallery {
     /// Only of storage.
     pub fn photo(&self, hash: &PhotoHash) -> Result<Option<PhotoRecord>> {
         self.catalog.read()?.photo(hash)
+    }
+
+    /// The threshold that suits a task in a gallery of this size, by the model's calibration.
+    ///
+    /// # Errors
+    /// `Argument` when the model was not calibrated.
+    pub fn default_threshold(&self, task: Task) -> Result<f32> {
+        let faces = self.catalog.read()?.counts()?.faces;
+        self.recognizer.calibration().default_threshold(task, faces)
     }
 
     /// What is in it.

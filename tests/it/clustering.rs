@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vultus::clustering::{Method, Partition, agreement, cluster, default_cut};
+use vultus::Task;
+use vultus::clustering::{Method, Partition, agreement, cluster};
 use vultus::{Calibration, Embedding};
 
 /// Unit vectors around the given number of centres; `spread` 0 is a copy of its centre, 1 and more is hardly near it.
@@ -200,7 +201,8 @@ fn k_means_gives_every_face_a_group_of_its_own_when_asked_for_as_many() {
 fn the_default_cut_tightens_as_a_collection_grows_and_stays_in_the_measured_range() {
     let different: Vec<f32> = (1..=100_000).map(|rank| 4.0 * (rank as f32 / 100_000.0).sqrt()).collect();
     let calibration = Calibration::measure("a spread", &[0.5], &different).unwrap();
-    let cuts = [1, 2, 10, 1000, 10_000, 10_000_000].map(|faces| default_cut(&calibration, faces).unwrap());
+    let cuts =
+        [1, 2, 10, 1000, 10_000, 10_000_000].map(|faces| calibration.default_threshold(Task::Cluster, faces).unwrap());
     assert!(cuts.windows(2).all(|pair| pair[1] <= pair[0]), "{cuts:?}");
     assert!((cuts[3] - calibration.threshold(1.0 / 999.0).unwrap()).abs() < 1e-6);
     assert_eq!(cuts[5], calibration.points[0].distance);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use vultus::Task;
 use vultus::clustering::Method;
 
-use super::{DefaultRate, Threshold};
+use super::Threshold;
 use crate::app::App;
 use crate::error::Failure;
 use crate::request::Asked;
@@ -45,7 +46,7 @@ impl Wanted {
     fn take(asked: &mut Asked) -> Result<Self, Failure> {
         match asked.parsed("k_means", "a number of groups")? {
             Some(k) => Ok(Self::KMeans { k, seed: asked.parsed("seed", "a whole number")?.unwrap_or(0) }),
-            None => Threshold::take(asked, "cut", DefaultRate::Pair).map(Self::AverageLinkage),
+            None => Threshold::take(asked, "cut", Task::Cluster).map(Self::AverageLinkage),
         }
     }
 }

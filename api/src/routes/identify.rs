@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
+use vultus::Task;
 use vultus::gallery::IdentifyOptions;
 
-use super::{DefaultRate, Threshold};
+use super::Threshold;
 use crate::app::App;
 use crate::error::Failure;
 use crate::request::Asked;
@@ -27,7 +28,7 @@ async fn identify(State(app): State<Arc<App>>, mut asked: Asked) -> Result<Json<
     if k > K_MAX {
         return Err(Failure::bad_request(format!("k: expected at most {K_MAX}, found {k}")));
     }
-    let threshold = Threshold::take(&mut asked, "within", DefaultRate::Strictest)?;
+    let threshold = Threshold::take(&mut asked, "within", Task::Identify)?;
     let filter = asked.text("filter")?.map(|text| text.parse()).transpose()?;
     let exact = asked.parsed("exact", "`true` or `false`")?.unwrap_or(false);
     asked.finish()?;

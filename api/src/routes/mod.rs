@@ -15,7 +15,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use vultus::Gallery;
+use vultus::{Gallery, Task};
 
 use crate::app::App;
 use crate::error::{Failure, Kind};
@@ -65,26 +65,19 @@ async fn wrong_method(method: Method, uri: Uri) -> Failure {
 enum Threshold {
     Far(f64),
     Distance(f32),
-    Unsaid(DefaultRate),
-}
-
-/// The rate that stands where the request names none; the program's subcommands have the same.
-enum DefaultRate {
-    /// Two faces, or two groups, are compared: one stranger in a thousand is accepted.
-    Pair,
-    /// A face is compared with everyone, so even a small rate adds up: the strictest that was measured for the model.
-    Strictest,
+    /// What suits the task, as the program's subcommands have it.
+    Default(Task),
 }
 
 impl Threshold {
     /// Takes `far`, or the distance under the name that the verb gives it.
-    fn take(asked: &mut Asked, distance: &str, default: DefaultRate) -> Result<Self, Failure> {
+    fn take(asked: &mut Asked, distance: &str, task: Task) -> Result<Self, Failure> {
         let far = asked.parsed("far", "a false-accept rate such as 1e-3")?;
         match (far, asked.parsed(distance, "a squared distance, 0 to 4")?) {
             (Some(_), Some(_)) => Err(Failure::bad_request(format!("expected `far` or `{distance}`, found both"))),
             (Some(far), None) => Ok(Self::Far(far)),
             (None, Some(distance)) => Ok(Self::Distance(distance)),
-            (None, None) => Ok(Self::Unsaid(default)),
+            (None, None) => Ok(Self::Default(task)),
         }
     }
 
@@ -94,10 +87,7 @@ impl Threshold {
         match *self {
             Self::Far(far) => calibration.threshold(far),
             Self::Distance(distance) => Ok(distance),
-            Self::Unsaid(DefaultRate::Pair) => calibration.threshold(1e-3),
-            Self::Unsaid(DefaultRate::Strictest) => {
-                calibration.threshold(calibration.points.first().map_or(0.0, |point| point.far))
-            }
+            Self::Default(task) => gallery.default_threshold(task),
         }
     }
 }

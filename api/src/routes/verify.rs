@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use vultus::Photo;
 use vultus::catalog::FaceId;
 use vultus::gallery::Probe;
+use vultus::{Photo, Task};
 
-use super::{DefaultRate, Threshold};
+use super::Threshold;
 use crate::app::App;
 use crate::error::Failure;
 use crate::request::Asked;
@@ -22,7 +22,7 @@ pub(super) fn router() -> Router<Arc<App>> {
 async fn verify(State(app): State<Arc<App>>, mut asked: Asked) -> Result<Json<Verified>, Failure> {
     let uploads = asked.photos();
     let faces: Vec<u64> = asked.parsed_list("face", "the id of a stored face")?;
-    let threshold = Threshold::take(&mut asked, "within", DefaultRate::Pair)?;
+    let threshold = Threshold::take(&mut asked, "within", Task::Verify)?;
     asked.finish()?;
     if uploads.len() + faces.len() != 2 {
         return Err(Failure::bad_request(format!(

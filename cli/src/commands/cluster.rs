@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use vultus::Gallery;
 use vultus::catalog::FaceId;
-use vultus::clustering::{self, Method};
+use vultus::clustering::Method;
+use vultus::{Gallery, Task};
 use vultus_api::wire;
 
 use super::{Answer, Common};
@@ -72,9 +72,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
 
 /// Average linkage up to a distance that tightens as the gallery grows: more strangers are near each other by chance.
 pub(super) fn default_method(gallery: &Gallery) -> anyhow::Result<Method> {
-    let faces = usize::try_from(gallery.stats()?.faces)?;
-    let cut = clustering::default_cut(gallery.recognizer().calibration(), faces)?;
-    Ok(Method::AverageLinkage { cut })
+    Ok(Method::AverageLinkage { cut: gallery.default_threshold(Task::Cluster)? })
 }
 
 fn describe(out: &mut dyn Write, clusters: &wire::Cluster) -> io::Result<()> {

@@ -9,13 +9,12 @@ use anyhow::Context as _;
 use serde::Serialize;
 use vultus::gallery::{Identified, IdentifyOptions, Probe, Verified};
 use vultus::ingest::{Options, PersonFrom, Progress};
-use vultus::{Gallery, Photo};
+use vultus::{Gallery, Photo, Task};
 use vultus_api::wire;
 
 use super::{Answer, Common, cluster, read_photo};
 use crate::output::{self, count};
 use crate::samples::{GroupPhoto, Samples};
-use crate::threshold::DefaultRate;
 
 /// Show the whole path on sample photos: ingest, identify, verify, cluster, and a contact sheet
 #[derive(Debug, clap::Args)]
@@ -156,7 +155,7 @@ fn ingest(gallery: &Gallery, paths: Vec<PathBuf>, person_from_folder: PersonFrom
 }
 
 fn identify_options(gallery: &Gallery) -> anyhow::Result<IdentifyOptions> {
-    let within = DefaultRate::Strictest.distance(gallery.recognizer().calibration())?;
+    let within = gallery.default_threshold(Task::Identify)?;
     Ok(IdentifyOptions { k: 10, within, filter: None, exact: false })
 }
 
@@ -207,7 +206,7 @@ fn seen(face: Option<&Identified>) -> String {
 }
 
 fn verify(gallery: &Gallery, [a, b]: [&Path; 2], say: &mut dyn Write) -> anyhow::Result<Verified> {
-    let within = DefaultRate::Pair.distance(gallery.recognizer().calibration())?;
+    let within = gallery.default_threshold(Task::Verify)?;
     let photos: [Photo; 2] = [read_photo(a)?, read_photo(b)?];
     let verified = gallery.verify(Probe::Photo(&photos[0]), Probe::Photo(&photos[1]), within)?;
     let answer = if verified.same { "the same person" } else { "different people" };

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use vultus::Task;
 use vultus::catalog::Filter;
 use vultus::gallery::{Identified, IdentifyOptions};
 use vultus_api::wire;
 
 use super::{Answer, Common, read_photo};
 use crate::output::{self, count};
-use crate::threshold::{DefaultRate, Threshold};
+use crate::threshold::Threshold;
 
 /// Name the people in photos, best match first: exit code 1 when nobody is recognised
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Without --far or --within the threshold is the strictest that was measured for the model: a face \
-                        is compared with everyone, so even a small rate adds up.\n\n\
+    after_help = "Without --far or --within the threshold tightens as the gallery grows, so that one search in twenty for \
+                        somebody who is not there finds a stranger.\n\n\
                         Examples:\n  vultus identify party.jpg\n  \
                         vultus identify party.jpg --filter 'album:\"2019\" AND NOT person:ana' -k 3"
 )]
@@ -55,7 +56,7 @@ struct PhotoAnswer {
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
     let gallery = common.existing_gallery()?;
-    let within = args.threshold.distance(gallery.recognizer().calibration(), DefaultRate::Strictest)?;
+    let within = args.threshold.distance(gallery.recognizer().calibration(), Task::Identify, gallery.stats()?.faces)?;
     let options = IdentifyOptions { k: args.k, within, filter: args.filter.clone(), exact: args.exact };
     let mut document = Document { photos: Vec::new() };
     let mut anybody = false;

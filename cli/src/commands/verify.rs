@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use vultus::Task;
 use vultus::catalog::FaceId;
 use vultus::gallery::Verified;
 use vultus_api::wire;
 
 use super::{Answer, Common, read_photo};
 use crate::output;
-use crate::threshold::{DefaultRate, Threshold};
+use crate::threshold::Threshold;
 
 /// Say whether two faces are the same person: exit code 0 when they are, 1 when not
 #[derive(Debug, clap::Args)]
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
         Some(gallery) => gallery.recognizer().clone(),
         None => common.recognizer()?,
     };
-    let within = args.threshold.distance(recognizer.calibration(), DefaultRate::Pair)?;
+    let within = args.threshold.distance(recognizer.calibration(), Task::Verify, 2)?;
     let embedding = |side: &Side| match (side, &gallery) {
         (Side::Face(id), Some(gallery)) => Ok(gallery.face(*id)?.embedding),
         (Side::Face(id), None) => anyhow::bail!("face:{id}: no gallery"),

@@ -137,7 +137,8 @@ fn a_question_to_a_gallery_that_is_not_there_starts_none() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = folder();
-    let commands = ["demo", "ingest", "identify", "verify", "cluster", "people", "forget", "stats"];
+    let commands =
+        ["demo", "ingest", "identify", "verify", "cluster", "people", "forget", "stats", "serve", "train", "eval"];
     for command in commands {
         let output = run(&folder, &[command, "--help"]);
         let help = stdout(&output);

@@ -66,6 +66,43 @@ fn rubbish_among_photos_is_listed_and_the_run_goes_on() {
     }
 }
 
+/// Twenty sample people side by side, five in a row.
+fn crowd() -> Vec<u8> {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/people");
+    let (side, columns) = (160usize, 5);
+    let mut pixels = vec![0; side * side * 20 * 3];
+    for person in 0..20 {
+        let file = fs::read(samples.join(format!("p{person:02}/00.jpg"))).unwrap();
+        let photo = vultus::Photo::decode(&file, &vultus::photo::Limits::default()).unwrap();
+        for (y, row) in photo.pixels().chunks_exact(side * 3).enumerate() {
+            let at = ((person / columns * side + y) * columns + person % columns) * side * 3;
+            pixels[at..at + side * 3].copy_from_slice(row);
+        }
+    }
+    let (width, height) = ((columns * side) as u32, (20 / columns * side) as u32);
+    vultus::Photo::from_rgb(width, height, pixels).unwrap().to_jpeg(92).unwrap()
+}
+
+#[test]
+fn twenty_faces_in_a_photo_are_all_stored_and_known_again_by_the_real_networks() {
+    let folder = folder();
+    write(&folder, "crowd.jpg", crowd());
+    let real = |arguments: &[&str], code: i32| -> Value {
+        let output = crate::vultus(&folder, arguments).arg("--json").output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let summary = real(&["ingest", "crowd.jpg"], 0);
+    assert_eq!((summary["added"].as_u64(), summary["faces"].as_u64()), (Some(1), Some(20)));
+    // Nobody has a name yet, which is a no; but every face has been seen before.
+    let answer = real(&["identify", "crowd.jpg", "-k", "1"], 1);
+    let faces = answer["photos"][0]["faces"].as_array().unwrap();
+    assert_eq!(faces.len(), 20);
+    for face in faces {
+        assert!(face["neighbors"][0]["distance"].as_f64().unwrap() < 1e-4, "{face}");
+    }
+}
+
 #[test]
 fn a_photo_of_one_pixel_and_one_without_a_face_are_no_errors() {
     let folder = folder();

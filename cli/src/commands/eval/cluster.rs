@@ -5,8 +5,8 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use vultus::clustering::{Method, PrecisionRecall, agreement, cluster, default_cut};
-use vultus::{Embedding, Recognizer};
+use vultus::clustering::{Method, PrecisionRecall, agreement, cluster};
+use vultus::{Embedding, Recognizer, Task};
 
 use super::{Common, Photos};
 use crate::output;
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
             embeddings.push(embedding.clone());
         }
     }
-    let cut = asked.map_or_else(|| default_cut(calibration, embeddings.len()), Ok)?;
+    let cut = asked.map_or_else(|| calibration.default_threshold(Task::Cluster, embeddings.len() as u64), Ok)?;
     let start = Instant::now();
     let partition = cluster(&embeddings, Method::AverageLinkage { cut })?;
     let seconds = start.elapsed().as_secs_f64();

@@ -18,6 +18,7 @@ use crate::output::count;
 
 /// Measure the model on photos of known people: tar shards with a folder for each
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  vultus eval lfw --photos lfw-*.tar --pairs pairs.txt")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
