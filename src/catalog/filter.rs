@@ -193,7 +193,7 @@ fn write_range(f: &mut fmt::Formatter<'_>, from: &Bound<FilterValue>, to: &Bound
 /// Writes text bare where it reads back as the same text, and in quotes elsewhere.
 fn write_text(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     let bare = !text.is_empty()
-        && !text.starts_with(['-', '<', '>'])
+        && !text.starts_with(['-', '<', '>', '='])
         && !text.chars().any(|c| ends_word(c) || ":*\\".contains(c))
         && !["AND", "OR", "NOT", "TO", "true", "false"].contains(&text)
         && number(text).is_none();

@@ -30,7 +30,7 @@ fn rubbish() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("empty.jpg", Vec::new(), "empty"),
         ("text.jpg", b"Dear diary, today I took no photo.".to_vec(), "JPEG"),
         ("half.jpg", half[..half.len() / 2].to_vec(), "not a readable photo"),
-        ("huge.png", huge_png(), "limit"),
+        ("huge.png", huge_png(), "30000 x 30000 px: longer than 16384"),
     ]
 }
 

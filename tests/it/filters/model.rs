@@ -215,3 +215,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bound_that_looks_like_an_operator_is_written_in_quotes() {
+    // `album:>=` once read as a comparison without a value.
+    let from = Excluded(FilterValue::Text("=".into()));
+    let filter = Filter::Range { field: "album".into(), from, to: Unbounded };
+    assert_eq!(filter.to_string(), "album:>\"=\"");
+    assert_eq!(filter.to_string().parse::<Filter>().unwrap(), filter);
+}
