@@ -219,8 +219,8 @@ proptest! {
 #[test]
 fn a_bound_that_looks_like_an_operator_is_written_in_quotes() {
     // `album:>=` once read as a comparison without a value.
-    let from = Excluded(FilterValue::Text("=".into()));
-    let filter = Filter::Range { field: "album".into(), from, to: Unbounded };
+    let from = Bound::Excluded(FilterValue::Text("=".into()));
+    let filter = Filter::Range { field: "album".into(), from, to: Bound::Unbounded };
     assert_eq!(filter.to_string(), "album:>\"=\"");
     assert_eq!(filter.to_string().parse::<Filter>().unwrap(), filter);
 }
