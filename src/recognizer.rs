@@ -56,7 +56,7 @@ impl Recognizer {
     /// The bundled detector and the weights in a file, as `vultus train` writes them.
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) or [`Error::Io`](crate::Error::Io).
+    /// [`Error::Weights`] or [`Error::Io`].
     pub fn from_weights(path: &Path) -> Result<Self> {
         Self::trained(Weights::read(path)?)
     }
