@@ -266,3 +266,41 @@ pub fn input(crops: &[Crop], side: usize) -> Result<Tensor> {
     }
     Tensor::from_vec(values, (crops.len(), side, side, 3), &candle_core::Device::Cpu)?.to_dtype(DType::F32)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use candle_core::Device;
+    use candle_nn::VarMap;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn folding_normalises_by_the_running_statistics() {
+        let map = VarMap::new();
+        let weights = VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
+        let params = ConvParams { padding: 1, activation: Activation::Relu, ..ConvParams::default() };
+        let unit = Unit::new(&weights, (3, 2, 4), params).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut random = |shape: &[usize], low: f64| {
+            let values: Vec<f64> = (0..shape.iter().product()).map(|_| rng.random_range(low..1.5)).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        for (name, var) in map.data().lock().unwrap().iter() {
+            var.set(&random(var.dims(), if name.contains("variance") { 0.1 } else { -1.0 })).unwrap();
+        }
+        let x = random(&[2, 5, 4, 2], -1.0);
+        let get = |name: &str| weights.get(4, name).unwrap();
+        let plain = ConvParams { activation: Activation::None, ..params };
+        let y = conv2d(&x, &unit.weight, None, &plain).unwrap();
+        let deviation = (get("running_variance") + EPSILON).unwrap().sqrt().unwrap();
+        let y = y.broadcast_sub(&get("running_mean")).unwrap().broadcast_div(&deviation).unwrap();
+        let y = y.broadcast_mul(&get("gamma")).unwrap().broadcast_add(&get("beta")).unwrap().relu().unwrap();
+        let folded = unit.forward(&x, Mode::Embed).unwrap();
+        let error = (folded - y).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+        assert!(error < 1e-12, "off by {error}");
+    }
+}

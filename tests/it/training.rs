@@ -52,13 +52,14 @@ proptest! {
     #[test]
     fn mining_takes_the_nearest_negative_that_satisfies_the_papers_inequality(
         labels in prop::collection::vec(0usize..5, 2..24),
-        margin in 0.01f32..1.0,
+        // Distances are twentieths below, so that a negative often lies exactly at the margin.
+        margin in prop_oneof![0.01f32..1.0, (1u8..20).prop_map(|twentieths| f32::from(twentieths) / 20.0)],
         seed in any::<u64>(),
     ) {
         let count = labels.len();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Few distinct values, so that ties occur.
-        let distances: Vec<f32> = (0..count * count).map(|_| rng.random_range(0..40) as f32 / 20.0).collect();
+        let distances: Vec<f32> = (0..count * count).map(|_| rng.random_range(0..40u8).into()).map(|twentieths: f32| twentieths / 20.0).collect();
         let mined = semi_hard(&distances, &labels, margin);
         let d = |a: usize, b: usize| distances[a * count + b];
         let mut expected = Vec::new();
