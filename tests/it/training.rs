@@ -143,12 +143,15 @@ fn a_resumed_run_takes_the_step_that_it_would_have_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.checkpoint");
     let (crops, labels) = (random_crops(6, 1), [0, 0, 1, 1, 2, 2]);
-    let mut whole = Trainer::new(tiny()).unwrap();
+    // A margin so wide that noise has semi-hard negatives too.
+    let options = Options { margin: 2.0, ..tiny() };
+    let mut whole = Trainer::new(options.clone()).unwrap();
     for _ in 0..3 {
-        whole.train_on(&crops, &labels).unwrap();
+        let (_, mined, _) = whole.train_on(&crops, &labels).unwrap();
+        assert!(mined > 0.0, "a step without triplets changes nothing");
     }
     whole.save(&path).unwrap();
-    let mut resumed = Trainer::new(tiny()).unwrap();
+    let mut resumed = Trainer::new(options).unwrap();
     resumed.resume(&path).unwrap();
     assert_eq!(resumed.step(), 3);
     let next = random_crops(6, 2);
