@@ -142,8 +142,8 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
 fn a_resumed_run_takes_the_step_that_it_would_have_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.checkpoint");
-    let (crops, labels) = (random_crops(6, 1), [0, 0, 1, 1, 2, 2]);
-    // A margin so wide that noise has semi-hard negatives too.
+    // A margin so wide, and labels such, that noise has semi-hard negatives.
+    let (crops, labels) = (random_crops(6, 1), [0, 1, 0, 1, 2, 2]);
     let options = Options { margin: 2.0, ..tiny() };
     let mut whole = Trainer::new(options.clone()).unwrap();
     for _ in 0..3 {
