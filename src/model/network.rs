@@ -46,9 +46,11 @@ impl NetworkConfig {
         (0..=self.stages.len()).fold(self.input_side, |side, _| side.div_ceil(2))
     }
 
+    /// Whether such a network can be made.
+    ///
     /// # Errors
     /// When a size is zero, unreasonably large, or the input side does not divide 112.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let channels = |c: usize| (1..=4096).contains(&c);
         if self.input_side < 14 || !Crop::SIDE.is_multiple_of(self.input_side) {
             bail!("input side {}: expected 112 or a whole fraction of it, at least 14", self.input_side);
@@ -62,7 +64,7 @@ impl NetworkConfig {
         Ok(())
     }
 
-    /// Multiplications of one crop.
+    /// Multiplications of one crop, for sizes that pass [`check`](Self::check).
     pub fn multiplications(&self) -> u64 {
         let mut side = self.input_side.div_ceil(2) as u64;
         let mut channels = self.stem as u64;

@@ -87,6 +87,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         seed: args.seed,
         ..Options::default()
     };
+    options.network.check().context("the network")?;
     let checkpoint = args.out.with_extension("checkpoint");
     let output = Output {
         checkpoint: checkpoint.clone(),
