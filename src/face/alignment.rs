@@ -66,7 +66,9 @@ fn from_landmarks(landmarks: &Landmarks) -> Option<Similarity> {
 /// A square around the middle of the box.
 fn from_bounds(photo: &Photo, bounds: &Bounds) -> Similarity {
     let whole = Bounds { x: 0.0, y: 0.0, width: photo.width() as f32, height: photo.height() as f32 };
-    let bounds = if bounds.is_proper() { bounds } else { &whole };
+    // No photo is a million pixels wide; boxes beyond that would overflow what follows.
+    let reach = [bounds.width, bounds.height].into_iter().chain(bounds.center().map(f32::abs));
+    let bounds = if bounds.is_proper() && reach.fold(0.0, f32::max) <= 1e6 { bounds } else { &whole };
     let side = bounds.width.max(bounds.height) * TIGHT_SIDES;
     let step = side / Crop::SIDE as f32;
     // Pixel 0 of the crop has its centre half a step inside the square, as a photo's pixel 0 has in the photo.
