@@ -103,9 +103,15 @@ impl Recognizer {
     /// Embeds crops of any photos as one batch, in order.
     ///
     /// # Errors
-    /// Only when the computation itself fails.
+    /// When the computation itself fails; [`Error::Argument`] when an embedder of somebody else's gives more or fewer
+    /// embeddings than crops, since nobody could say then whose is whose.
     pub fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
-        self.embedder.embed(crops)
+        let embeddings = self.embedder.embed(crops)?;
+        if embeddings.len() != crops.len() {
+            let what = format!("gave {} embeddings for {} crops", embeddings.len(), crops.len());
+            return Err(Error::argument("embedder", what));
+        }
+        Ok(embeddings)
     }
 
     /// All faces of a photo, largest first, each with its embedding or the reason why it has none.
@@ -168,5 +174,45 @@ impl Recognizer {
     /// What distances mean for the loaded weights.
     pub fn calibration(&self) -> &Calibration {
         self.embedder.calibration()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use super::*;
+    use crate::detect::double::WholePhoto;
+    use crate::face::Alignment;
+    use crate::model::double::ColorHash;
+
+    /// Forgets its last crop.
+    struct Forgetful(ColorHash);
+
+    impl Embed for Forgetful {
+        fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
+            self.0.embed(&crops[..crops.len().saturating_sub(1)])
+        }
+
+        fn digest(&self) -> &str {
+            self.0.digest()
+        }
+
+        fn calibration(&self) -> &Calibration {
+            self.0.calibration()
+        }
+
+        fn alignment(&self) -> Alignment {
+            self.0.alignment()
+        }
+    }
+
+    #[test]
+    fn an_embedder_that_loses_a_crop_is_an_error_and_no_panic() {
+        let embedder = Arc::new(Forgetful(ColorHash::new("forgetful")));
+        let recognizer = Recognizer::new(Arc::new(WholePhoto), embedder).with_limits(QualityLimits::NONE);
+        let photo = Photo::from_rgb(8, 8, [200, 30, 30].repeat(64)).unwrap();
+        let message = recognizer.recognize(&photo).err().unwrap().to_string();
+        assert_eq!(message, "embedder: gave 0 embeddings for 1 crops");
     }
 }
