@@ -2,6 +2,7 @@
 
 pub mod conv;
 pub mod double;
+pub(crate) mod graph;
 pub mod network;
 pub(crate) mod norm;
 pub mod weights;

@@ -9,6 +9,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Activation, ConvParams, Threads, conv2d};
+use super::graph::{ConvLayer, Graph, Op, Rectifier};
 use super::norm::{EPSILON, Moments, batch_norm};
 use crate::{Crop, Embedding};
 
@@ -144,6 +145,26 @@ impl FaceNet {
         let blocks = self.blocks.iter().map(Block::folded).collect::<Result<_>>()?;
         Ok(Self { stem: self.stem.folded()?, blocks, head: self.head.folded()? })
     }
+
+    /// The same function up to the last normalisation to unit length, as layers with numbers: for embedding without candle, and
+    /// for export.
+    ///
+    /// # Errors
+    /// Only if the tensors' types are unusable.
+    pub(crate) fn graph(&self) -> Result<Graph> {
+        let mut graph = Graph::default();
+        let mut value = graph.push(0, self.stem.layer(None, self.stem.params.activation)?);
+        for block in &self.blocks {
+            let shortcut = match &block.shortcut {
+                Some(shortcut) => graph.push(value, shortcut.layer(None, Activation::None)?),
+                None => value,
+            };
+            value = graph.push(value, block.first.layer(None, Activation::Relu)?);
+            value = graph.push(value, block.second.layer(Some(shortcut), Activation::Relu)?);
+        }
+        graph.push(value, self.head.layer(None, Activation::None)?);
+        Ok(graph)
+    }
 }
 
 /// A convolution, its normalisation and its activation.
@@ -199,6 +220,27 @@ impl Unit {
         let bias = (beta - (mean.as_tensor() * &scale)?)?.detach();
         let weight = self.weight.detach().broadcast_mul(&scale)?;
         Ok(Self { weight, norm: Norm::Folded { bias }, params: self.params })
+    }
+}
+
+impl Unit {
+    fn layer(&self, residual: Option<usize>, activation: Activation) -> Result<Op> {
+        let folded = self.folded()?;
+        let Norm::Folded { bias } = &folded.norm else { bail!("a folded unit has a bias") };
+        let floats = |tensor: &Tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
+        let (kernel_height, kernel_width, channels, out) = folded.weight.dims4()?;
+        Ok(Op::Conv(ConvLayer {
+            kernel: [kernel_height, kernel_width],
+            channels,
+            out,
+            groups: 1,
+            stride: self.params.stride,
+            padding: self.params.padding,
+            weight: floats(&folded.weight)?,
+            bias: floats(bias)?,
+            residual,
+            rectifier: if activation == Activation::Relu { Rectifier::Relu } else { Rectifier::None },
+        }))
     }
 }
 
