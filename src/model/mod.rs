@@ -3,6 +3,7 @@
 pub mod conv;
 pub mod double;
 pub(crate) mod graph;
+pub(crate) mod kernel;
 pub mod network;
 pub(crate) mod norm;
 pub mod weights;

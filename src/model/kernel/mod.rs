@@ -1,0 +1,85 @@
+//! What one core does: sums of products of pixels and weights, as fast as this CPU can.
+//!
+//! `tile` keeps a few pixels times a few dozen channels in registers; `product` cuts convolutions and their gradients into such tiles;
+//! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
+//! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
+
+mod depthwise;
+mod product;
+mod tile;
+
+pub(crate) use depthwise::Depthwise;
+pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
+
+use std::sync::OnceLock;
+
+/// The instructions that kernels use. Holding one proves that the CPU was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Level {
+    /// What every CPU of the build's target has.
+    Portable,
+    /// 256-bit registers with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2(pulp::x86::V3),
+    /// 512-bit registers.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4),
+}
+
+/// Names a level for the whole program (`portable`, `avx2`, `avx512`); one that the CPU lacks is ignored.
+const VARIABLE: &str = "VULTUS_CPU_LEVEL";
+
+impl Level {
+    /// The best of this CPU, or what `VULTUS_CPU_LEVEL` names; found out once.
+    pub(crate) fn best() -> Self {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let wanted = std::env::var(VARIABLE).unwrap_or_default();
+            let named = Self::available().find(|level| level.name() == wanted);
+            named.or_else(|| Self::available().next()).unwrap_or(Self::Portable)
+        })
+    }
+
+    /// All of this CPU, best first.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let special = [pulp::x86::V4::try_new().map(Self::Avx512), pulp::x86::V3::try_new().map(Self::Avx2)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let special: [Option<Self>; 0] = [];
+        special.into_iter().flatten().chain([Self::Portable])
+    }
+
+    /// As in `VULTUS_CPU_LEVEL`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+        }
+    }
+
+    /// Runs `f` compiled for this level: its loops are vectorised accordingly.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        match self {
+            Self::Portable => f(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.vectorize(f),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.vectorize(f),
+        }
+    }
+
+    /// Floats in a register.
+    fn lanes(self) -> usize {
+        match self {
+            Self::Portable => 4,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => 8,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => 16,
+        }
+    }
+}
