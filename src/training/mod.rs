@@ -8,7 +8,12 @@ mod checkpoint;
 pub mod data;
 pub mod loss;
 mod optimizer;
+mod options;
+mod pipeline;
 mod run;
 pub mod sampler;
 
-pub use run::{Observer, Options, Output, Report, Trainer, calibrate, train};
+pub use optimizer::Optimizer;
+pub use optimizer::schedule::{Schedule, Span};
+pub use options::{Options, Precision};
+pub use run::{Observer, Outcome, Output, Report, Trainer, calibrate, train};
