@@ -1,4 +1,4 @@
-//! Labelled crops → weights: data, sampler, augmentation, triplet loss and mining, optimiser, checkpoints.
+//! Labelled crops → weights: data, sampler, augmentation, batches made ahead, triplet loss and mining, optimisers, checkpoints.
 //!
 //! Follows the FaceNet paper (Schroff et al. 2015, arXiv:1503.03832, section 3). A step is a function of the seed, the step's number and
 //! the state in the checkpoint, nothing else: a run that is resumed takes the steps that it would have taken.
