@@ -4,8 +4,9 @@
 //! convolutions, because depthwise ones are slower for the same accuracy on the kernels that we have. Batch normalisation
 //! disappears into the weights after training ([`FaceNet::folded`]), and the same definition then embeds.
 
-use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use candle_nn::{Init, VarBuilder};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Activation, ConvParams, Threads, conv2d};
@@ -122,8 +123,8 @@ impl FaceNet {
 
     /// Pixels to embeddings.
     ///
-    /// - `x`: `(batch, side, side, 3)`, values -1 to 1 (see [`input`]).
-    /// - Returns `(batch, 128)`, rows of unit length.
+    /// - `x`: `(batch, side, side, 3)`, values -1 to 1 (see [`input`]). Training computes in its type, `bf16` from `f32` weights too.
+    /// - Returns `(batch, 128)`, rows of unit length; `f32` where `x` is `bf16`.
     ///
     /// # Errors
     /// When shapes disagree.
@@ -133,6 +134,7 @@ impl FaceNet {
             x = block.forward(&x, mode)?;
         }
         let x = self.head.forward(&x, mode)?.flatten_from(1)?;
+        let x = if x.dtype() == DType::BF16 { x.to_dtype(DType::F32)? } else { x };
         let length = (x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?;
         x.broadcast_div(&length)
     }
@@ -201,7 +203,7 @@ impl Unit {
             (Norm::Batch { .. }, Mode::Embed) => self.folded()?.forward(x, mode),
             (Norm::Batch { gamma, beta, mean, variance }, Mode::Train) => {
                 let plain = ConvParams { activation: Activation::None, ..self.params };
-                let y = conv2d(x, &self.weight, None, &plain)?;
+                let y = conv2d(x, &self.weight.to_dtype(x.dtype())?, None, &plain)?;
                 let moments = Moments::of(&y)?;
                 let count = (y.elem_count() / moments.mean.len()) as f64;
                 remember(mean, &moments.mean, 1.0)?;
@@ -287,35 +289,56 @@ impl Block {
     }
 }
 
-/// Crops as the network's input: averaged down to `side`, scaled to -1 to 1; `(batch, side, side, 3)`, `f32`.
+/// Crops as the network's input: averaged down to `side`, scaled to -1 to 1; `(batch, side, side, 3)`, `f32`, on `device`.
+///
+/// The bytes are what travels to another device; there they are averaged by the same sums.
 ///
 /// # Errors
-/// When `side` does not divide 112.
-pub fn input(crops: &[Crop], side: usize) -> Result<Tensor> {
+/// When `side` does not divide 112, or the device fails.
+pub fn input(crops: &[Crop], side: usize, device: &Device) -> Result<Tensor> {
     if side == 0 || !Crop::SIDE.is_multiple_of(side) {
         bail!("input side {side}: expected a divisor of 112");
     }
-    let (step, row) = (Crop::SIDE / side, Crop::SIDE * 3);
-    let mut values = Vec::with_capacity(crops.len() * side * side * 3);
+    let step = Crop::SIDE / side;
     let scale = 1.0 / (127.5 * (step * step) as f32);
-    for crop in crops {
-        for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
-            for channel in 0..3 {
-                let corner = y * step * row + x * step * 3 + channel;
-                let cells = (0..step).flat_map(|i| (0..step).map(move |j| corner + i * row + j * 3));
-                let sum: u32 = cells.map(|at| u32::from(crop.pixels()[at])).sum();
-                values.push(sum as f32 * scale - 1.0);
+    if device.is_cpu() {
+        let mut values = vec![0.0; crops.len() * side * side * 3];
+        let rows = values.par_chunks_exact_mut(side * side * 3).zip(crops).with_min_len(CROPS);
+        rows.for_each(|(values, crop)| average(crop, side, scale, values));
+        return Tensor::from_vec(values, (crops.len(), side, side, 3), device);
+    }
+    let bytes = crops.iter().flat_map(|crop| crop.pixels()).copied().collect::<Vec<u8>>();
+    let cells = Tensor::from_vec(bytes, (crops.len() * side, step, side, step, 3), device)?.to_dtype(DType::F32)?;
+    let sums = cells.sum((1, 3))?.reshape((crops.len(), side, side, 3))?;
+    sums.affine(f64::from(scale), -1.0)
+}
+
+/// Crops that one task averages at least: fewer are done sooner than another thread wakes.
+const CROPS: usize = 4;
+
+/// Rows are added first, in one long loop; what is left are sums of a few neighbours.
+fn average(crop: &Crop, side: usize, scale: f32, values: &mut [f32]) {
+    let (step, row) = (Crop::SIDE / side, Crop::SIDE * 3);
+    let mut sums = vec![0u16; row];
+    for (values, rows) in values.chunks_exact_mut(side * 3).zip(crop.pixels().chunks_exact(step * row)) {
+        sums.fill(0);
+        for row in rows.chunks_exact(row) {
+            sums.iter_mut().zip(row).for_each(|(sum, byte)| *sum += u16::from(*byte));
+        }
+        for (values, cells) in values.chunks_exact_mut(3).zip(sums.chunks_exact(step * 3)) {
+            let mut pixel = [0u32; 3];
+            for cell in cells.as_chunks::<3>().0 {
+                pixel.iter_mut().zip(cell).for_each(|(sum, value)| *sum += u32::from(*value));
             }
+            values.iter_mut().zip(pixel).for_each(|(value, sum)| *value = sum as f32 * scale - 1.0);
         }
     }
-    Tensor::from_vec(values, (crops.len(), side, side, 3), &candle_core::Device::Cpu)?.to_dtype(DType::F32)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
-    use candle_core::Device;
     use candle_nn::VarMap;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;

@@ -152,7 +152,7 @@ impl Embed for TrainedEmbedder {
     fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
         let mut embeddings = Vec::with_capacity(crops.len());
         for crops in crops.chunks(BATCH) {
-            let x = input(crops, self.weights.network.input_side)?;
+            let x = input(crops, self.weights.network.input_side, &Device::Cpu)?;
             for row in self.net.forward(&x, Mode::Embed)?.to_vec2::<f32>()? {
                 embeddings.push(Embedding::normalized(&row)?);
             }

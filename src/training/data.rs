@@ -25,7 +25,15 @@ pub struct Identity {
 #[derive(Clone, Debug, Default)]
 pub struct LabelledCrops {
     identities: Vec<Identity>,
-    encoded: Vec<Vec<u8>>,
+    encoded: Vec<Encoded>,
+}
+
+/// A crop as it was read.
+#[derive(Clone, Debug)]
+struct Encoded {
+    /// File or member, without the person's folder.
+    name: String,
+    bytes: Vec<u8>,
 }
 
 impl LabelledCrops {
@@ -36,7 +44,7 @@ impl LabelledCrops {
     /// # Errors
     /// `Io` and `Corrupt` with the path; `Argument` when there are no two people.
     pub fn read(paths: &[PathBuf], source_letters: usize) -> Result<Self> {
-        let mut people: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut people: BTreeMap<String, Vec<Encoded>> = BTreeMap::new();
         for path in paths {
             if path.is_dir() { read_folder(path, &mut people)? } else { read_tar(path, &mut people)? }
         }
@@ -67,11 +75,12 @@ impl LabelledCrops {
     /// Decodes one crop.
     ///
     /// # Errors
-    /// `Photo` with the person's name when the bytes can't be read.
+    /// `Photo` with the person's and the file's name when the bytes can't be read.
     pub fn photo(&self, index: usize) -> Result<Photo> {
-        Photo::decode(&self.encoded[index], &Limits::default()).map_err(|error| {
+        let Encoded { name, bytes } = &self.encoded[index];
+        Photo::decode(bytes, &Limits::default()).map_err(|error| {
             let person = self.identities.iter().find(|i| i.crops.contains(&index)).map_or("?", |i| &i.name);
-            Error::Photo { what: format!("a crop of {person}: {error}") }
+            Error::Photo { what: format!("crop {person}/{name}: {error}") }
         })
     }
 
@@ -95,23 +104,25 @@ pub(super) fn template(photo: &Photo) -> Similarity {
     Similarity { scale, turn: 0.0, origin: [origin, origin] }
 }
 
-fn read_tar(path: &Path, people: &mut BTreeMap<String, Vec<Vec<u8>>>) -> Result<()> {
+fn read_tar(path: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<()> {
     read_shard(path, |mut member| {
         let name = member.name().to_owned();
         let mut parts = name.rsplit('/');
-        if let (Some(_), Some(person)) = (parts.next(), parts.next()) {
-            people.entry(person.to_owned()).or_default().push(member.read()?);
+        if let (Some(file), Some(person)) = (parts.next(), parts.next()) {
+            let crop = Encoded { name: file.to_owned(), bytes: member.read()? };
+            people.entry(person.to_owned()).or_default().push(crop);
         }
         Ok(ControlFlow::Continue(()))
     })
 }
 
-fn read_folder(folder: &Path, people: &mut BTreeMap<String, Vec<Vec<u8>>>) -> Result<()> {
+fn read_folder(folder: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<()> {
     for person in sorted(folder)?.into_iter().filter(|path| path.is_dir()) {
         let name = person.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for file in sorted(&person)?.into_iter().filter(|path| path.is_file()) {
             let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
-            people.entry(name.clone()).or_default().push(bytes);
+            let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            people.entry(name.clone()).or_default().push(Encoded { name: file, bytes });
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! from the anchor than the positive, but by less than the margin. Among those the nearest is taken.
 
 use candle_core::{DType, Result, Tensor};
+use rayon::prelude::*;
 
 /// Anchor, positive and negative, as places in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,22 +31,43 @@ pub fn squared_distances(embeddings: &Tensor) -> Result<Tensor> {
 /// For every anchor-positive pair the nearest negative with `d(a, p) < d(a, n) < d(a, p) + margin`, where there is one.
 ///
 /// - `distances`: `batch * batch` squared distances, row after row; `labels`: whose face each is.
+/// - Of negatives that are equally near, the first. Takes time in proportion to the pairs times the batch.
 pub fn semi_hard(distances: &[f32], labels: &[usize], margin: f32) -> Vec<Triplet> {
     let count = labels.len();
     assert_eq!(distances.len(), count * count, "one distance for each pair of the batch");
-    let mut triplets = Vec::new();
-    for anchor in 0..count {
+    let of_anchor = |anchor: usize| {
         let row = &distances[anchor * count..][..count];
-        let mut negatives: Vec<usize> = (0..count).filter(|n| labels[*n] != labels[anchor]).collect();
-        negatives.sort_by(|a, b| row[*a].total_cmp(&row[*b]));
-        for positive in (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]) {
-            let farther = negatives.partition_point(|n| row[*n] <= row[positive]);
-            if let Some(negative) = negatives.get(farther).filter(|n| row[**n] < row[positive] + margin) {
-                triplets.push(Triplet { anchor, positive, negative: *negative });
-            }
-        }
+        // Faces of the anchor's own person lie beyond every margin.
+        let other =
+            |(distance, label): (&f32, &usize)| if *label == labels[anchor] { f32::INFINITY } else { *distance };
+        let negatives: Vec<f32> = row.iter().zip(labels).map(other).collect();
+        let positives = (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]);
+        let mined = positives.filter_map(|positive| {
+            let nearest = lowest_between(&negatives, row[positive], row[positive] + margin)?;
+            let negative = negatives.iter().position(|distance| *distance == nearest)?;
+            Some(Triplet { anchor, positive, negative })
+        });
+        mined.collect::<Vec<_>>()
+    };
+    (0..count).into_par_iter().with_min_len(ANCHORS).flat_map_iter(of_anchor).collect()
+}
+
+/// Anchors that one task mines for at least.
+const ANCHORS: usize = 32;
+
+/// Distances that are compared side by side.
+const LANES: usize = 16;
+
+/// The lowest value above `low` and below `high`, both excluded.
+fn lowest_between(values: &[f32], low: f32, high: f32) -> Option<f32> {
+    let within = |value: f32| if value > low && value < high { value } else { f32::INFINITY };
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    let mut lowest = [f32::INFINITY; LANES];
+    for block in blocks {
+        lowest.iter_mut().zip(block).for_each(|(lowest, value)| *lowest = lowest.min(within(*value)));
     }
-    triplets
+    let lowest = lowest.into_iter().chain(rest.iter().map(|value| within(*value))).fold(f32::INFINITY, f32::min);
+    (lowest < f32::INFINITY).then_some(lowest)
 }
 
 /// Triplet loss with the margin of the FaceNet paper.

@@ -1,4 +1,4 @@
-//! Labelled crops → weights: data, sampler, augmentation, triplet loss and mining, optimiser, checkpoints.
+//! Labelled crops → weights: data, sampler, augmentation, batches made ahead, triplet loss and mining, optimisers, checkpoints.
 //!
 //! Follows the FaceNet paper (Schroff et al. 2015, arXiv:1503.03832, section 3). A step is a function of the seed, the step's number and
 //! the state in the checkpoint, nothing else: a run that is resumed takes the steps that it would have taken.
@@ -8,7 +8,12 @@ mod checkpoint;
 pub mod data;
 pub mod loss;
 mod optimizer;
+mod options;
+mod pipeline;
 mod run;
 pub mod sampler;
 
-pub use run::{Observer, Options, Output, Report, Trainer, calibrate, train};
+pub use optimizer::Optimizer;
+pub use optimizer::schedule::{Schedule, Span};
+pub use options::{Options, Precision};
+pub use run::{Observer, Outcome, Output, Report, Trainer, calibrate, train};

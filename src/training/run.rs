@@ -1,69 +1,32 @@
-//! A training run: batches made ahead by a thread, steps, checkpoints, evaluation as it goes, weights at the end.
+//! A training run: batches made ahead by threads, steps, checkpoints, evaluation as it goes, weights at the end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::augment::Augmentation;
-use super::checkpoint::{self, RunState};
+use super::checkpoint::{self, RunState, Tensors};
 use super::data::LabelledCrops;
 use super::loss::{semi_hard, squared_distances, triplet_loss};
-use super::optimizer::AdamW;
+use super::optimizer::average::Average;
+use super::optimizer::{State, Update};
+use super::options::{Options, Precision};
+use super::pipeline::Ahead;
 use super::sampler::{BatchShape, Sampler};
 use crate::face::Alignment;
 use crate::model::Embed;
-use crate::model::network::{FaceNet, Mode, NetworkConfig, input};
+use crate::model::network::{FaceNet, Mode, input};
 use crate::model::weights::{TrainedEmbedder, Weights};
 use crate::{Calibration, Crop, Error, Result};
 
-/// What shapes every step of a run; a checkpoint can only be resumed with the same.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Options {
-    /// The size of the network.
-    pub network: NetworkConfig,
-    /// People in a batch (P).
-    pub people: usize,
-    /// Crops of each (K).
-    pub crops: usize,
-    /// The triplet margin, a squared distance.
-    pub margin: f32,
-    /// Steps in all: the learning rate falls to zero along half a cosine until then.
-    pub steps: u64,
-    /// Highest learning rate, reached after a twentieth of the steps.
-    pub learning_rate: f64,
-    /// AdamW's weight decay.
-    pub weight_decay: f64,
-    /// How crops are changed.
-    pub augmentation: Augmentation,
-    /// Seed of the first weights, the batches and the augmentation.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            network: NetworkConfig::default(),
-            people: 32,
-            crops: 4,
-            margin: 0.2,
-            steps: 3000,
-            learning_rate: 1e-3,
-            weight_decay: 5e-4,
-            augmentation: Augmentation::default(),
-            seed: 1,
-        }
-    }
-}
-
-/// Where a run writes, and how often.
+/// Where a run writes, how often, and who makes its batches: nothing that shapes a step.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The checkpoint: resumed when it exists.
@@ -72,6 +35,8 @@ pub struct Output {
     pub checkpoint_every: u64,
     /// Steps between two evaluations.
     pub evaluate_every: u64,
+    /// Threads that decode and augment; at least one is started.
+    pub data_threads: usize,
 }
 
 /// One step, as it is reported.
@@ -85,6 +50,8 @@ pub struct Report {
     pub mined: f32,
     /// Mean squared distance of all pairs in the batch: near zero when the embedding collapses.
     pub spread: f32,
+    /// Length of the gradient before it was clipped; zero when nothing was mined.
+    pub gradient_norm: f64,
     /// The learning rate of the step.
     pub learning_rate: f64,
     /// Crops in this step's batch.
@@ -93,6 +60,21 @@ pub struct Report {
     pub crops: u64,
     /// Seconds since the process began to train.
     pub seconds: f64,
+    /// Seconds of these in which the trainer waited for batches.
+    pub waited_seconds: f64,
+}
+
+/// What one step found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Mean loss over the mined triplets.
+    pub loss: f32,
+    /// Share of the anchor-positive pairs that had a semi-hard negative.
+    pub mined: f32,
+    /// Mean squared distance of all pairs in the batch.
+    pub spread: f32,
+    /// Length of the gradient before it was clipped; zero when nothing was mined.
+    pub gradient_norm: f64,
 }
 
 /// Hears of a run.
@@ -108,9 +90,7 @@ pub trait Observer {
 pub struct Trainer {
     options: Options,
     net: FaceNet,
-    /// Every tensor of the network, by name.
-    all: BTreeMap<String, Var>,
-    optimizer: AdamW,
+    tensors: Tensors,
     step: u64,
 }
 
@@ -124,8 +104,9 @@ impl Trainer {
     /// A network with fresh weights: He et al. 2015 (arXiv:1502.01852), drawn from the seed.
     ///
     /// # Errors
-    /// `Tensor` for an unreasonable network.
+    /// `Argument` and `Tensor` for options that make no sense.
     pub fn new(options: Options) -> Result<Self> {
+        options.check()?;
         let map = VarMap::new();
         let net = FaceNet::new(&options.network, &VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
         let all: BTreeMap<String, Var> = match map.data().lock() {
@@ -141,8 +122,9 @@ impl Trainer {
         }
         let trained = all.iter().filter(|(name, _)| !name.contains("running_"));
         let trained = trained.map(|(name, var)| (name.clone(), var.clone())).collect();
-        let optimizer = AdamW::new(trained, options.weight_decay)?;
-        Ok(Self { options, net, all, optimizer, step: 0 })
+        let optimizer = State::new(options.optimizer, options.weight_decay, trained)?;
+        let average = options.ema.map(|decay| Average::new(decay, &all)).transpose()?;
+        Ok(Self { options, net, tensors: Tensors { all, optimizer, average }, step: 0 })
     }
 
     /// Steps taken.
@@ -155,7 +137,7 @@ impl Trainer {
     /// # Errors
     /// `Weights` when the file is damaged or comes from other options.
     pub fn resume(&mut self, path: &std::path::Path) -> Result<()> {
-        self.step = checkpoint::load(path, &self.recipe()?, &self.all, &mut self.optimizer)?;
+        self.step = checkpoint::load(path, &self.recipe()?, &mut self.tensors)?;
         Ok(())
     }
 
@@ -165,48 +147,62 @@ impl Trainer {
     /// `Io`.
     pub fn save(&self, path: &std::path::Path) -> Result<()> {
         let state = RunState { step: self.step, recipe: self.recipe()? };
-        checkpoint::save(path, &state, &self.all, &self.optimizer)
+        checkpoint::save(path, &state, &self.tensors)
     }
 
-    fn recipe(&self) -> Result<serde_json::Value> {
-        serde_json::to_value(&self.options).map_err(|error| Error::argument("options", error.to_string()))
+    fn recipe(&self) -> Result<String> {
+        serde_json::to_string(&self.options).map_err(|error| Error::argument("options", error.to_string()))
     }
 
-    /// One step on the crops of `labels`; returns loss, mined share and spread.
+    /// One step on the crops of `labels`.
     ///
     /// # Errors
-    /// `Tensor` when the computation fails.
-    pub fn train_on(&mut self, crops: &[Crop], labels: &[usize]) -> Result<(f32, f32, f32)> {
-        let x = input(crops, self.options.network.input_side)?;
+    /// `Argument` when the gradient is not finite, before it touches a weight; `Tensor` when the computation fails.
+    pub fn train_on(&mut self, crops: &[Crop], labels: &[usize]) -> Result<Outcome> {
+        let x = input(crops, self.options.network.input_side, &Device::Cpu)?;
+        let x = match self.options.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => x.to_dtype(DType::BF16)?,
+        };
         let distances = squared_distances(&self.net.forward(&x, Mode::Train)?)?;
         let flat = distances.flatten_all()?.to_vec1::<f32>()?;
         let triplets = semi_hard(&flat, labels, self.options.margin);
         let loss = triplet_loss(&distances, &triplets, f64::from(self.options.margin))?;
         self.step += 1;
-        if !triplets.is_empty() {
-            self.optimizer.update(&loss.backward()?, self.learning_rate(), self.step)?;
+        let gradient_norm = if triplets.is_empty() { 0.0 } else { self.update(&loss.backward()?)? };
+        if let Some(average) = &mut self.tensors.average {
+            average.follow(&self.tensors.all, self.step)?;
         }
         let pairs = labels.iter().map(|a| labels.iter().filter(|b| *b == a).count() - 1).sum::<usize>();
+        let mined = triplets.len() as f32 / pairs.max(1) as f32;
         let spread = flat.iter().sum::<f32>() / flat.len() as f32;
-        Ok((loss.to_scalar::<f32>()?, triplets.len() as f32 / pairs.max(1) as f32, spread))
+        Ok(Outcome { loss: loss.to_scalar::<f32>()?, mined, spread, gradient_norm })
     }
 
-    /// The learning rate of the step that was just begun: a linear rise, then half a cosine.
-    fn learning_rate(&self) -> f64 {
-        let (step, steps) = (self.step as f64, self.options.steps.max(1) as f64);
-        let warm_up = (steps / 20.0).max(1.0);
-        let fall = 0.5
-            * (1.0 + (std::f64::consts::PI * ((step - warm_up) / (steps - warm_up).max(1.0)).clamp(0.0, 1.0)).cos());
-        self.options.learning_rate * (step / warm_up).min(1.0) * fall.max(1e-3)
+    /// Changes the variables; returns the length of the gradient.
+    fn update(&mut self, grads: &GradStore) -> Result<f64> {
+        let (step, optimizer) = (self.step, &mut self.tensors.optimizer);
+        let norm = optimizer.gradient_norm(grads)?;
+        if !norm.is_finite() {
+            let what = format!("the gradient of step {step} is not finite: lower the rate, warm up longer, or clip");
+            return Err(Error::argument("learning rate", what));
+        }
+        let scale = self.options.clip.map_or(1.0, |clip| (clip / norm).min(1.0));
+        optimizer.update(grads, Update { step, learning_rate: self.options.learning_rate_at(step), scale })?;
+        Ok(norm)
     }
 
-    /// The weights as they stand, rounded to `f16`, without a calibration.
+    /// The weights as they stand, or their average where the run has one; rounded to `f16`, without a calibration.
     ///
     /// # Errors
     /// `Tensor`.
     pub fn weights(&self) -> Result<Weights> {
-        let tensors = self.all.iter().map(|(name, var)| Ok((name.clone(), var.as_tensor().to_dtype(DType::F16)?)));
-        let tensors = tensors.collect::<Result<_>>()?;
+        let Tensors { all, average, .. } = &self.tensors;
+        let half = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F16)?));
+        let tensors = match average {
+            Some(average) => average.shadow.iter().map(half).collect::<Result<_>>()?,
+            None => all.iter().map(|(name, var)| half((name, var.as_tensor()))).collect::<Result<_>>()?,
+        };
         Weights::new(self.options.network.clone(), Alignment::Landmarks, tensors)
     }
 }
@@ -232,20 +228,28 @@ pub fn train(
     let (begin, from) = (Instant::now(), trainer.step);
     let mut crops = 0;
     std::thread::scope(|scope| {
-        let (sender, batches) = sync_channel(2);
-        scope.spawn(move || {
-            // A receiver that is gone means that the run is over.
-            (from + 1..=options.steps).try_for_each(|step| sender.send(batch(options, data, &sampler, step)).ok())
-        });
+        let make = |step| batch(options, data, &sampler, step);
+        let mut batches = Ahead::begin(scope, output.data_threads, from + 1..options.steps + 1, make);
         while trainer.step < options.steps && !stop.load(Ordering::Relaxed) {
-            let Ok(batch) = batches.recv() else { break };
+            let Some(batch) = batches.next() else { break };
             let batch = batch?;
-            let (loss, mined, spread) = trainer.train_on(&batch.crops, &batch.labels)?;
+            let outcome = trainer.train_on(&batch.crops, &batch.labels)?;
+            let Outcome { loss, mined, spread, gradient_norm } = outcome;
             let batch_crops = batch.crops.len() as u64;
             crops += batch_crops;
-            let (step, learning_rate) = (trainer.step, trainer.learning_rate());
-            let seconds = begin.elapsed().as_secs_f64();
-            observer.step(&Report { step, loss, mined, spread, learning_rate, batch_crops, crops, seconds });
+            let step = trainer.step;
+            observer.step(&Report {
+                step,
+                loss,
+                mined,
+                spread,
+                gradient_norm,
+                learning_rate: options.learning_rate_at(step),
+                batch_crops,
+                crops,
+                seconds: begin.elapsed().as_secs_f64(),
+                waited_seconds: batches.waited().as_secs_f64(),
+            });
             if step % output.checkpoint_every.max(1) == 0 {
                 trainer.save(&output.checkpoint)?;
             }

@@ -1,15 +1,16 @@
 //! `vultus train --data SHARD… --out FILE`: labelled crops to weights.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use vultus::Calibration;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::training::data::LabelledCrops;
-use vultus::training::{Observer, Options, Output, Report, calibrate, train};
+use vultus::training::{Observer, Optimizer, Options, Output, Precision, Report, Schedule, calibrate, train};
 
 use super::{Answer, Common};
 
@@ -50,6 +51,33 @@ pub(crate) struct Args {
     /// Highest learning rate
     #[arg(long, default_value_t = Options::default().learning_rate)]
     learning_rate: f64,
+    /// What the learning rate does after the warm-up: cosine, constant, or step:EVERY:FACTOR, times FACTOR after each EVERY steps
+    #[arg(long, value_parser = schedule, default_value = "cosine")]
+    schedule: Schedule,
+    /// Steps in which the learning rate rises in a straight line; a twentieth of all if not given
+    #[arg(long, value_name = "STEPS")]
+    warm_up: Option<u64>,
+    /// How gradients change weights; adagrad is what the FaceNet paper used
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: Rule,
+    /// Share of the last direction that sgd keeps; 0.9 if not given
+    #[arg(long, value_name = "SHARE")]
+    momentum: Option<f64>,
+    /// Let sgd look ahead along its momentum
+    #[arg(long)]
+    nesterov: bool,
+    /// Weight decay of matrices and kernels
+    #[arg(long, default_value_t = Options::default().weight_decay, value_name = "DECAY")]
+    weight_decay: f64,
+    /// Shorten the gradient of a step to this length where it is longer
+    #[arg(long, value_name = "LENGTH")]
+    clip: Option<f64>,
+    /// Average the weights along the run with this decay, for example 0.999; the average is evaluated and written
+    #[arg(long, value_name = "DECAY")]
+    ema: Option<f64>,
+    /// Numbers that the network computes in; weights and updates have 32 bits always
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Numbers,
     /// Seed of weights, batches and augmentation
     #[arg(long, default_value_t = Options::default().seed)]
     seed: u64,
@@ -68,12 +96,53 @@ pub(crate) struct Args {
     /// Steps between two evaluations
     #[arg(long, default_value_t = 250)]
     evaluate_every: u64,
+    /// Threads that decode and augment crops beside the training; as many as the machine has if not given
+    #[arg(long, value_name = "THREADS")]
+    data_threads: Option<NonZeroUsize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Rule {
+    Sgd,
+    Adamw,
+    Adagrad,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Numbers {
+    F32,
+    Bf16,
+}
+
+fn schedule(text: &str) -> Result<Schedule, String> {
+    let step = || {
+        let (every, factor) = text.strip_prefix("step:")?.split_once(':')?;
+        Some(Schedule::Step { every: every.parse().ok()?, factor: factor.parse().ok()? })
+    };
+    match text {
+        "cosine" => Ok(Schedule::Cosine),
+        "constant" => Ok(Schedule::Constant),
+        _ => step().ok_or("expected cosine, constant or step:EVERY:FACTOR, for example step:1000:0.1".into()),
+    }
 }
 
 fn stage(text: &str) -> Result<StageConfig, String> {
     let parsed = text.split_once('x').and_then(|(c, b)| Some((c.parse().ok()?, b.parse().ok()?)));
     let (channels, blocks) = parsed.ok_or("expected CHANNELSxBLOCKS, for example 64x2")?;
     Ok(StageConfig { channels, blocks })
+}
+
+impl Args {
+    fn optimizer(&self) -> anyhow::Result<Optimizer> {
+        if self.optimizer != Rule::Sgd && (self.momentum.is_some() || self.nesterov) {
+            bail!("--momentum and --nesterov are of --optimizer sgd only");
+        }
+        Ok(match self.optimizer {
+            Rule::Sgd => Optimizer::Sgd { momentum: self.momentum.unwrap_or(0.9), nesterov: self.nesterov },
+            Rule::Adamw => Optimizer::default(),
+            Rule::Adagrad => Optimizer::AdaGrad,
+        })
+    }
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
@@ -84,15 +153,26 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         margin: args.margin,
         steps: args.steps,
         learning_rate: args.learning_rate,
+        schedule: args.schedule,
+        warm_up: args.warm_up.unwrap_or(args.steps / 20),
+        optimizer: args.optimizer()?,
+        weight_decay: args.weight_decay,
+        clip: args.clip,
+        ema: args.ema,
+        precision: match args.precision {
+            Numbers::F32 => Precision::F32,
+            Numbers::Bf16 => Precision::Bf16,
+        },
         seed: args.seed,
         ..Options::default()
     };
-    options.network.check().context("the network")?;
+    options.check()?;
     let checkpoint = args.out.with_extension("checkpoint");
     let output = Output {
         checkpoint: checkpoint.clone(),
         checkpoint_every: args.checkpoint_every,
         evaluate_every: args.evaluate_every,
+        data_threads: args.data_threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
     };
     let data = LabelledCrops::read(&args.data, args.source_letters)?;
     let held_out = LabelledCrops::read(&args.held_out, 0)?;
@@ -147,14 +227,17 @@ impl Observer for Printer {
         let rate = report.crops as f64 / report.seconds.max(1e-9);
         let left = report.seconds / report.crops.max(1) as f64 * crops_left(report, self.steps);
         let line = format!(
-            "step {:>6}/{}  loss {:.4}  mined {:>3.0} %  spread {:.3}  lr {:.1e}  {:.0} crops/s  {:.0} min left",
+            "step {:>6}/{}  loss {:.4}  mined {:>3.0} %  spread {:.3}  gradient {:.2}  lr {:.1e}  {:.0} crops/s  \
+             waited {:.0} %  {:.0} min left",
             report.step,
             self.steps,
             report.loss,
             report.mined * 100.0,
             report.spread,
+            report.gradient_norm,
             report.learning_rate,
             rate,
+            100.0 * report.waited_seconds / report.seconds.max(1e-9),
             left / 60.0,
         );
         if self.terminal {

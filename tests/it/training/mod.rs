@@ -13,9 +13,12 @@ use vultus::training::loss::{Triplet, semi_hard, squared_distances, triplet_loss
 use vultus::training::sampler::{BatchShape, Sampler};
 use vultus::training::{Options, Output, Trainer, calibrate, train};
 
+mod pipeline;
+mod resume;
+
 fn tiny() -> Options {
     let network = NetworkConfig { input_side: 14, stem: 4, stages: vec![StageConfig { channels: 6, blocks: 1 }] };
-    Options { network, people: 3, crops: 2, steps: 20, ..Options::default() }
+    Options { network, people: 3, crops: 2, steps: 20, warm_up: 1, ..Options::default() }
 }
 
 fn random_crops(count: usize, seed: u64) -> Vec<Crop> {
@@ -139,38 +142,18 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
 }
 
 #[test]
-fn a_resumed_run_takes_the_step_that_it_would_have_taken() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.checkpoint");
-    // A margin so wide, and labels such, that noise has semi-hard negatives.
-    let (crops, labels) = (random_crops(6, 1), [0, 1, 0, 1, 2, 2]);
-    let options = Options { margin: 2.0, ..tiny() };
-    let mut whole = Trainer::new(options.clone()).unwrap();
-    for _ in 0..3 {
-        let (_, mined, _) = whole.train_on(&crops, &labels).unwrap();
-        assert!(mined > 0.0, "a step without triplets changes nothing");
-    }
-    whole.save(&path).unwrap();
-    let mut resumed = Trainer::new(options).unwrap();
-    resumed.resume(&path).unwrap();
-    assert_eq!(resumed.step(), 3);
-    let next = random_crops(6, 2);
-    assert_eq!(whole.train_on(&next, &labels).unwrap(), resumed.train_on(&next, &labels).unwrap());
-    assert_eq!(whole.weights().unwrap().digest(), resumed.weights().unwrap().digest());
-}
-
-#[test]
 fn one_seed_gives_one_run_and_training_brings_people_apart() {
     let folder = data_folder();
     let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
     let shifted = Augmentation { shift_px: 1.0, ..PLAIN };
-    let options = Options { people: 6, crops: 4, steps: 60, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
-    let run = |name: &str| {
+    let options =
+        Options { people: 6, crops: 4, steps: 60, warm_up: 3, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
+    let run = |name: &str, data_threads: usize| {
         let checkpoint = folder.path().join(name);
-        let output = Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000 };
+        let output = Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000, data_threads };
         train(&options, &output, &data, None, &false.into(), &mut Silent).unwrap()
     };
-    let (first, second) = (run("first.checkpoint"), run("second.checkpoint"));
+    let (first, second) = (run("first.checkpoint", 1), run("second.checkpoint", 3));
     let weights = first.weights().unwrap();
     assert_eq!(weights.digest(), second.weights().unwrap().digest());
     let after = calibrate(&weights, &data, "here").unwrap();
@@ -188,19 +171,6 @@ impl vultus::training::Observer for Silent {
     }
 
     fn evaluated(&mut self, _step: u64, _calibration: &vultus::Calibration) {}
-}
-
-#[test]
-fn a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.checkpoint");
-    Trainer::new(tiny()).unwrap().save(&path).unwrap();
-    let other = Options { margin: 0.3, ..tiny() };
-    let message = Trainer::new(other).unwrap().resume(&path).unwrap_err().to_string();
-    assert!(message.contains("another recipe"), "{message}");
-    std::fs::write(&path, b"not a checkpoint").unwrap();
-    let message = Trainer::new(tiny()).unwrap().resume(&path).unwrap_err().to_string();
-    assert!(message.contains("run.checkpoint") && message.contains("not a checkpoint"), "{message}");
 }
 
 #[test]
