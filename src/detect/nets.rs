@@ -16,6 +16,17 @@ use crate::model::conv::{ConvParams, Threads, conv2d};
 use crate::model::graph::{ConvLayer, Graph, Op, Rectifier};
 use crate::{Error, Result};
 
+/// One of the three nets of the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MtcnnNet {
+    /// Sees 12 x 12 pixels at every second position of a photo of any size.
+    Proposal,
+    /// Sees candidates at 24 x 24.
+    Refine,
+    /// Sees what is left at 48 x 48, and places landmarks.
+    Output,
+}
+
 /// The three nets.
 #[derive(Clone, Debug)]
 pub(super) struct Nets {
@@ -50,6 +61,14 @@ impl Nets {
     /// [`Error::Weights`] if they are not what this code expects: a fault of the build.
     pub(super) fn bundled() -> Result<Self> {
         Self::read(include_bytes!("../../models/mtcnn.safetensors"))
+    }
+
+    pub(super) fn get(&self, net: MtcnnNet) -> &Net {
+        match net {
+            MtcnnNet::Proposal => &self.proposal,
+            MtcnnNet::Refine => &self.refine,
+            MtcnnNet::Output => &self.output,
+        }
     }
 
     fn read(bytes: &[u8]) -> Result<Self> {

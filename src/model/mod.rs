@@ -5,6 +5,7 @@ pub mod double;
 pub(crate) mod graph;
 pub mod network;
 pub(crate) mod norm;
+pub(crate) mod onnx;
 pub mod weights;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
