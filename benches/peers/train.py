@@ -86,7 +86,7 @@ def load(net, path):
             if kind == "weight" and part in parts:
                 place = places.pop(f"{layer}.{parts[part]}")
                 values = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
-                place.copy_(torch.from_numpy(np.ascontiguousarray(values)))
+                place.copy_(torch.from_numpy(values.copy()))
     assert not places, f"the checkpoint lacks {list(places)}"
 
 
