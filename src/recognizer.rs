@@ -49,8 +49,7 @@ impl Recognizer {
     /// # Errors
     /// Only if the bundled weights can't be read, a fault of the build.
     pub fn bundled() -> Result<Self> {
-        let file = include_bytes!("../models/facenet.safetensors");
-        Self::trained(Weights::parse(file, Path::new("models/facenet.safetensors"))?)
+        Self::trained(Weights::bundled()?)
     }
 
     /// The bundled detector and the weights in a file, as `vultus train` writes them.

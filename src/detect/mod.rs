@@ -10,6 +10,7 @@ mod prelu;
 mod pyramid;
 
 pub use mtcnn::{Mtcnn, MtcnnOptions};
+pub use nets::MtcnnNet;
 
 use crate::{Face, Photo, Result};
 

@@ -5,12 +5,13 @@
 //!
 //! Follows Zhang et al. 2016 (arXiv:1604.02878), section II-A.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::Detect;
 use super::candidate::{Candidate, Overlap, suppress};
-use super::nets::{Net, Nets, probability};
+use super::nets::{MtcnnNet, Net, Nets, probability};
 use super::pyramid::Pyramid;
+use crate::model::onnx::{self, Description, Scaling};
 use crate::photo::pixels::Window;
 use crate::{Bounds, Error, Face, Landmarks, Photo, Result};
 
@@ -76,6 +77,50 @@ impl Mtcnn {
             return Err(Error::argument("thresholds", format!("{:?} are not all within 0 to 1", options.thresholds)));
         }
         Ok(Self { nets: Nets::bundled()?, options })
+    }
+
+    /// One of the nets alone: for comparing and measuring it.
+    ///
+    /// - `x`: `(n, height, width, 3)` of `shape`, upright RGB as `(v - 127.5) / 128`, row after row.
+    /// - Returns `(n, height', width', outputs)`, row after row: the logits of "no face" and "face", four offsets of the box in
+    ///   its sides, and from the output net five x and five y of the landmarks.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `x` is not of that shape, or `Tensor` when the net can't see such a shape.
+    pub fn forward(&self, net: MtcnnNet, x: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
+        if shape.iter().product::<usize>() != x.len() || shape[3] != 3 {
+            return Err(Error::argument("x", format!("{} values are not RGB of {shape:?}", x.len())));
+        }
+        let x = Tensor::from_slice(x, &shape, &Device::Cpu)?;
+        Ok(self.nets.get(net).forward(&x)?.flatten_all()?.to_vec1::<f32>()?)
+    }
+
+    /// One of the nets as the bytes of an ONNX file.
+    ///
+    /// - Input `pixels`: `(n, 3, height, width)`, `f32`, upright RGB as `(v - 127.5) / 128`; 24 x 24 for the refining net, 48 x 48
+    ///   for the output net, at least 12 x 12 for proposals.
+    /// - Output `heads`: what [`forward`](Self::forward) returns, as `(n, outputs)`; of the proposal net
+    ///   `(n, outputs, height', width')`.
+    ///
+    /// # Errors
+    /// Only if the bundled weights are unusable.
+    pub fn to_onnx(&self, net: MtcnnNet) -> Result<Vec<u8>> {
+        let (name, sides) = match net {
+            MtcnnNet::Proposal => ("mtcnn-proposal", None),
+            MtcnnNet::Refine => ("mtcnn-refine", Some([24, 24])),
+            MtcnnNet::Output => ("mtcnn-output", Some([48, 48])),
+        };
+        let about = "Upright RGB pixels as (v - 127.5) / 128 to the logits of \"no face\" and \"face\", four offsets of the box in its \
+                     sides, and (output net only) five x and five y of the landmarks in sides of the box.";
+        let description = Description {
+            name,
+            about: about.to_owned(),
+            input: ("pixels", sides),
+            output: "heads",
+            scaling: Scaling::None,
+            metadata: vec![("detector", self.name().to_owned())],
+        };
+        onnx::encode(&self.nets.get(net).graph()?, &description)
     }
 
     /// First stage: every position at every size.

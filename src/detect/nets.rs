@@ -13,7 +13,19 @@ use candle_core::{Device, Tensor};
 
 use super::prelu::{prelu, prelu_max_pool};
 use crate::model::conv::{ConvParams, Threads, conv2d};
+use crate::model::graph::{ConvLayer, Graph, Op, Rectifier};
 use crate::{Error, Result};
+
+/// One of the three nets of the detector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MtcnnNet {
+    /// Sees 12 x 12 pixels at every second position of a photo of any size.
+    Proposal,
+    /// Sees candidates at 24 x 24.
+    Refine,
+    /// Sees what is left at 48 x 48, and places landmarks.
+    Output,
+}
 
 /// The three nets.
 #[derive(Clone, Debug)]
@@ -49,6 +61,14 @@ impl Nets {
     /// [`Error::Weights`] if they are not what this code expects: a fault of the build.
     pub(super) fn bundled() -> Result<Self> {
         Self::read(include_bytes!("../../models/mtcnn.safetensors"))
+    }
+
+    pub(super) fn get(&self, net: MtcnnNet) -> &Net {
+        match net {
+            MtcnnNet::Proposal => &self.proposal,
+            MtcnnNet::Refine => &self.refine,
+            MtcnnNet::Output => &self.output,
+        }
     }
 
     fn read(bytes: &[u8]) -> Result<Self> {
@@ -108,6 +128,43 @@ impl Net {
         }
         Ok(x)
     }
+
+    /// The same function as layers with numbers: for running it without candle, and for export.
+    ///
+    /// # Errors
+    /// Only if the tensors' types are unusable.
+    pub(super) fn graph(&self) -> Result<Graph> {
+        let floats = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        let mut graph = Graph::default();
+        let mut value = 0;
+        for layer in &self.layers {
+            if layer.flattens {
+                value = graph.push(value, Op::Flatten);
+            }
+            let (kernel_height, kernel_width, channels, out) = layer.weight.dims4()?;
+            let rectifier = match &layer.slope {
+                Some(slope) => Rectifier::Prelu(floats(slope)?),
+                None => Rectifier::None,
+            };
+            let conv = ConvLayer {
+                kernel: [kernel_height, kernel_width],
+                channels,
+                out,
+                groups: 1,
+                stride: 1,
+                padding: 0,
+                weight: floats(&layer.weight)?,
+                bias: floats(&layer.bias)?,
+                residual: None,
+                rectifier,
+            };
+            value = graph.push(value, Op::Conv(conv));
+            if layer.pool > 1 {
+                value = graph.push(value, Op::MaxPool { window: layer.pool, stride: 2 });
+            }
+        }
+        Ok(graph)
+    }
 }
 
 /// The probability of "face" from the two logits.
@@ -123,7 +180,7 @@ fn weights(what: String) -> Error {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{Net, Nets, probability};
+    use super::{Net, Nets, Op, probability};
 
     /// `scripts/mtcnn_reference.py` writes the fixture.
     fn check(name: &str, net: impl Fn(&Nets) -> &Net) {
@@ -162,6 +219,29 @@ mod tests {
     #[test]
     fn the_output_net_agrees_with_the_original() {
         check("onet", |nets| &nets.output);
+    }
+
+    #[test]
+    fn a_graph_has_the_layers_of_its_net_in_order() {
+        let nets = Nets::bundled().expect("the bundled weights are whole");
+        let words = |net: &Net| {
+            let graph = net.graph().expect("weights are f32");
+            let word = |op: &Op| match op {
+                Op::Conv(conv) => {
+                    assert_eq!(conv.weight.len(), conv.kernel[0] * conv.kernel[1] * conv.channels * conv.out);
+                    assert_eq!(conv.bias.len(), conv.out);
+                    format!("{}x{} {}", conv.kernel[0], conv.kernel[1], conv.out)
+                }
+                Op::MaxPool { window, stride } => format!("pool {window}/{stride}"),
+                Op::Flatten => "flatten".to_owned(),
+            };
+            graph.layers.iter().map(|layer| word(&layer.op)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(words(&nets.proposal), "3x3 10, pool 2/2, 3x3 16, 3x3 32, 1x1 6");
+        let refine = "3x3 28, pool 3/2, 3x3 48, pool 3/2, 2x2 64, flatten, 1x1 128, 1x1 6";
+        assert_eq!(words(&nets.refine), refine);
+        let output = "3x3 32, pool 3/2, 3x3 64, pool 3/2, 3x3 64, pool 2/2, 2x2 128, flatten, 1x1 256, 1x1 16";
+        assert_eq!(words(&nets.output), output);
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod graph;
 pub(crate) mod kernel;
 pub mod network;
 pub(crate) mod norm;
+pub(crate) mod onnx;
 pub mod weights;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};

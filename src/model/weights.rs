@@ -23,8 +23,9 @@ use safetensors::tensor::TensorView;
 
 use super::Embed;
 use super::network::{FaceNet, Mode, NetworkConfig, input};
+use super::onnx::{self, Description, Scaling};
 use crate::face::Alignment;
-use crate::{Calibration, Crop, Embedding, Error, Result};
+use crate::{Calibration, Crop, Embedding, Error, Result, Task};
 
 const FORMAT: &str = "vultus-facenet-1";
 
@@ -62,6 +63,14 @@ impl Weights {
     pub fn calibrated(mut self, calibration: Calibration) -> Self {
         self.calibration = Some(calibration);
         self
+    }
+
+    /// The weights that ship inside the program.
+    ///
+    /// # Errors
+    /// Only if they can't be read, a fault of the build.
+    pub fn bundled() -> Result<Self> {
+        Self::parse(include_bytes!("../../models/facenet.safetensors"), Path::new("models/facenet.safetensors"))
     }
 
     /// Reads a weights file.
@@ -122,6 +131,49 @@ impl Weights {
     pub fn digest(&self) -> &str {
         &self.digest
     }
+
+    /// The size of the network.
+    pub fn network(&self) -> &NetworkConfig {
+        &self.network
+    }
+
+    /// The network as the bytes of an ONNX file, batch normalisation folded into its weights.
+    ///
+    /// - Input `crops`: `(n, 3, side, side)`, `f32`: aligned RGB crops averaged down to the input side, values -1 to 1 (`v / 127.5 - 1`).
+    /// - Output `embedding`: `(n, 128)`, `f32`, rows of unit length, of which squared Euclidean distances are compared.
+    /// - Metadata: `digest`, `alignment`, `input_side`; where these weights are calibrated also `calibration` (JSON) and
+    ///   `threshold_verify`, the distance at which one pair of strangers in a thousand passes.
+    ///
+    /// # Errors
+    /// `Weights` when a tensor is missing or has another shape.
+    pub fn to_onnx(&self) -> Result<Vec<u8>> {
+        let side = self.network.input_side;
+        let about = format!(
+            "Face crops to embeddings. Input `crops`: (n, 3, {side}, {side}) float32, RGB, -1 to 1 (v / 127.5 - 1), aligned as the metadata \
+             says and averaged down from 112 x 112. Output `embedding`: (n, 128) float32 of unit length; compare squared Euclidean \
+             distances, 0 to 4."
+        );
+        let alignment = json(&self.alignment)?.trim_matches('"').to_owned();
+        let mut metadata =
+            vec![("digest", self.digest.clone()), ("alignment", alignment), ("input_side", side.to_string())];
+        if let Some(calibration) = &self.calibration {
+            metadata.push(("calibration", json(calibration)?));
+            metadata.push(("threshold_verify", calibration.default_threshold(Task::Verify, 1)?.to_string()));
+        }
+        let input = ("crops", Some([side, side]));
+        let scaling = Scaling::UnitLength;
+        let description = Description { name: "vultus-facenet", about, input, output: "embedding", scaling, metadata };
+        onnx::encode(&self.folded()?.graph()?, &description)
+    }
+
+    /// The network that embeds.
+    fn folded(&self) -> Result<FaceNet> {
+        let wrong = |error| Error::Weights { path: PathBuf::from("weights"), what: format!("{error}") };
+        let float = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?));
+        let tensors = self.tensors.iter().map(float).collect::<Result<HashMap<_, _>>>()?;
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        FaceNet::new(&self.network, &builder).and_then(|net| net.folded()).map_err(wrong)
+    }
 }
 
 /// A trained network, ready to embed: batch normalisation folded into its weights.
@@ -137,14 +189,27 @@ impl TrainedEmbedder {
     /// # Errors
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
-        let wrong = |error| Error::Weights { path: PathBuf::from("weights"), what: format!("{error}") };
-        let float = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?));
-        let tensors = weights.tensors.iter().map(float).collect::<Result<HashMap<_, _>>>()?;
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
-        let net = FaceNet::new(&weights.network, &builder).and_then(|net| net.folded()).map_err(wrong)?;
+        let net = weights.folded()?;
         let none = Calibration { data: "nothing".into(), same_pairs: 0, different_pairs: 0, points: Vec::new() };
         let calibration = weights.calibration.clone().unwrap_or(none);
         Ok(Self { net, weights, calibration })
+    }
+
+    /// The network alone, on what [`input`] makes of crops.
+    ///
+    /// - `x`: `(n, side, side, 3)`, values -1 to 1, row after row.
+    /// - Returns `(n, 128)`, rows of unit length.
+    ///
+    /// # Errors
+    /// `Argument` when `x` is not a whole number of inputs.
+    pub fn forward(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let side = self.weights.network.input_side;
+        let each = side * side * 3;
+        if !x.len().is_multiple_of(each) {
+            return Err(Error::argument("x", format!("{} values, expected a multiple of {each}", x.len())));
+        }
+        let x = Tensor::from_slice(x, (x.len() / each, side, side, 3), &Device::Cpu)?;
+        Ok(self.net.forward(&x, Mode::Embed)?.flatten_all()?.to_vec1::<f32>()?)
     }
 }
 

@@ -8,7 +8,7 @@ use vultus::model::Embed;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::model::weights::{TrainedEmbedder, Weights};
 use vultus::training::{Options, Trainer};
-use vultus::{Calibration, Crop, Recognizer};
+use vultus::{Calibration, Crop, Embedding, Recognizer};
 
 fn crops() -> Vec<Crop> {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
@@ -77,6 +77,28 @@ fn embedding_does_not_depend_on_who_else_is_in_the_batch() {
         assert!(alone.distance(embedding) < 1e-9);
     }
     assert!(embedder.embed(&[]).unwrap().is_empty());
+}
+
+#[test]
+fn weights_become_an_onnx_model_that_says_what_it_is() {
+    let weights = weights();
+    let model = weights.to_onnx().unwrap();
+    let holds = |text: &str| model.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in ["crops", "embedding", "LpNormalization", "landmarks", "threshold_verify", weights.digest()] {
+        assert!(holds(text), "{text} is missing");
+    }
+    assert!(Weights::bundled().unwrap().to_onnx().unwrap().len() > 4 << 20);
+}
+
+#[test]
+fn the_network_alone_embeds_as_crops_do() {
+    let embedder = TrainedEmbedder::new(weights()).unwrap();
+    let x = vultus::model::network::input(&crops()[..3], 14).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let rows = embedder.forward(&x).unwrap();
+    for (row, embedding) in rows.chunks_exact(128).zip(embedder.embed(&crops()[..3]).unwrap()) {
+        assert!(Embedding::normalized(row).unwrap().distance(&embedding) < 1e-9);
+    }
+    assert!(embedder.forward(&x[1..]).unwrap_err().to_string().contains("expected a multiple of 588"));
 }
 
 #[test]

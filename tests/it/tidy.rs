@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
 /// What each package may name in its manifest of our own packages and of those with one home.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("index", &[]),
-    ("src", &["vultus-index", "candle-core", "candle-nn", "redb", "tantivy"]),
+    ("src", &["vultus-index", "candle-core", "candle-nn", "prost", "redb", "tantivy"]),
     ("api", &["vultus", "axum", "tokio"]),
     ("cli", &["vultus", "vultus-api", "clap", "indicatif", "tokio"]),
 ];
@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("unsafe", &["index/src/kernel/", "index/src/segment/map.rs", "src/model/conv/"]),
     ("candle_core", &["src/model/", "src/detect/", "src/training/", "src/error.rs"]),
     ("candle_nn", &["src/model/", "src/detect/", "src/training/"]),
+    ("prost", &["src/model/onnx/"]),
     ("redb", &["src/catalog/"]),
     ("tantivy", &["src/catalog/filters/"]),
     ("axum", &["api/src/"]),

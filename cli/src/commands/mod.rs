@@ -3,6 +3,7 @@
 mod cluster;
 mod demo;
 mod eval;
+mod export;
 mod forget;
 mod identify;
 mod ingest;
@@ -95,6 +96,7 @@ pub(crate) enum Command {
     Serve(serve::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Export(export::Args),
 }
 
 /// What a command says with its exit code.
@@ -132,6 +134,7 @@ impl Command {
             Self::Serve(args) => serve::run(args, common),
             Self::Train(args) => train::run(args, common),
             Self::Eval(args) => eval::run(args, common, out),
+            Self::Export(args) => export::run(args, common, out),
         }
     }
 }

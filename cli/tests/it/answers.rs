@@ -177,3 +177,17 @@ fn the_demo_runs_and_draws_its_sheet() {
     let output = run(&folder, &["demo", "--samples", samples, "--into", "out"]);
     assert!(stderr(&output).contains("out: not empty"), "{}", stderr(&output));
 }
+
+#[test]
+fn a_network_can_be_exported_and_the_double_has_none() {
+    let folder = folder();
+    for net in ["proposal", "refine", "output"] {
+        let answer = json(&folder, 0, &["export", "--net", net, "--out", "net.onnx"]);
+        let written = std::fs::metadata(folder.path().join("net.onnx")).unwrap().len();
+        assert_eq!((&answer["net"], &answer["bytes"]), (&value!(net), &value!(written)));
+    }
+    let refused = run(&folder, &["export", "--out", "face.onnx"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("no network to export"), "{}", stderr(&refused));
+    assert!(!folder.path().join("face.onnx").exists());
+}
