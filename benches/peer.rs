@@ -148,7 +148,7 @@ fn crops(question: &Question<'_>) -> anyhow::Result<String> {
         crops.extend(recognizer.find(&photo)?.into_iter().map(|found| found.crop));
     }
     let side = Weights::bundled()?.network().input_side;
-    question.put(&input(&crops, side)?.flatten_all()?.to_vec1::<f32>()?)?;
+    question.put(&input(&crops, side, &candle_core::Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     Ok(format!("count={} side={side}", crops.len()))
 }
 
@@ -248,7 +248,7 @@ fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyh
     };
     let crop = |_| Crop::from_rgb((0..Crop::SIDE * Crop::SIDE * 3).map(|_| noise()).collect());
     let crops = (0..batch).map(crop).collect::<vultus::Result<Vec<_>>>()?;
-    question.put(&input(&crops, side)?.flatten_all()?.to_vec1::<f32>()?)?;
+    question.put(&input(&crops, side, &candle_core::Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     *training = Some(Training { trainer, crops, labels: (0..batch).map(|at| at / CROPS_EACH).collect() });
     Ok(format!("side={side} margin={margin} each={CROPS_EACH}"))
 }
