@@ -256,9 +256,9 @@ fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyh
 /// `train repeat=N`: steps of forward, mining, loss, backward and update.
 fn train(question: &Question<'_>, training: &mut Training) -> anyhow::Result<String> {
     let Training { trainer, crops, labels } = training;
-    let (seconds, (loss, mined, _)) = question.timed(|| Ok(trainer.train_on(crops, labels)?))?;
-    ensure!(mined > 0.0, "no triplet was mined, so nothing was learned from");
-    Ok(format!("seconds={seconds:e} loss={loss} mined={mined}"))
+    let (seconds, outcome) = question.timed(|| Ok(trainer.train_on(crops, labels)?))?;
+    ensure!(outcome.mined > 0.0, "no triplet was mined, so nothing was learned from");
+    Ok(format!("seconds={seconds:e} loss={} mined={}", outcome.loss, outcome.mined))
 }
 
 /// `layers batch=N repeat=N`: the 3x3 layers of the network, in GMAC/s of one thread and as a share of the core's peak.

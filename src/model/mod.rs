@@ -7,6 +7,7 @@ pub(crate) mod kernel;
 pub mod network;
 pub(crate) mod norm;
 pub(crate) mod onnx;
+pub(crate) mod plan;
 pub mod weights;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};

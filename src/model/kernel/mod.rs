@@ -4,10 +4,12 @@
 //! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
 //! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
+mod convolution;
 mod depthwise;
 mod product;
 mod tile;
 
+pub(crate) use convolution::{Convolution, Map, Shape};
 pub(crate) use depthwise::Depthwise;
 pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
 
