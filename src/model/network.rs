@@ -9,7 +9,7 @@ use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv::{Activation, ConvParams, Threads, conv2d};
+use super::conv::{Activation, ConvParams, conv2d};
 use super::graph::{ConvLayer, Graph, Op, Rectifier};
 use super::norm::{EPSILON, Moments, batch_norm};
 use crate::{Crop, Embedding};
@@ -105,7 +105,7 @@ impl FaceNet {
     /// When the configuration is unreasonable, or a tensor is missing or has another shape.
     pub fn new(config: &NetworkConfig, weights: &VarBuilder<'_>) -> Result<Self> {
         config.check()?;
-        let down = |activation| ConvParams { stride: 2, padding: 1, activation, threads: Threads::All };
+        let down = |activation| ConvParams { stride: 2, padding: 1, groups: 1, activation };
         let stem = Unit::new(&weights.pp("stem"), (3, 3, config.stem), down(Activation::Relu))?;
         let mut blocks = Vec::new();
         let mut channels = config.stem;
@@ -116,7 +116,7 @@ impl FaceNet {
                 channels = stage.channels;
             }
         }
-        let whole = ConvParams { stride: 1, padding: 0, activation: Activation::None, threads: Threads::All };
+        let whole = ConvParams::default();
         let head = Unit::new(&weights.pp("head"), (config.final_side(), channels, Embedding::DIMENSIONS), whole)?;
         Ok(Self { stem, blocks, head })
     }
@@ -272,7 +272,7 @@ struct Block {
 
 impl Block {
     fn new(weights: &VarBuilder<'_>, channels: usize, out: usize, stride: usize) -> Result<Self> {
-        let params = |stride, padding, activation| ConvParams { stride, padding, activation, threads: Threads::All };
+        let params = |stride, padding, activation| ConvParams { stride, padding, groups: 1, activation };
         let first = Unit::new(&weights.pp("first"), (3, channels, out), params(stride, 1, Activation::Relu))?;
         let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::Relu))?;
         let shortcut = match stride == 1 && channels == out {
