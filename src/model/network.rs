@@ -175,18 +175,28 @@ impl Unit {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        match (&self.norm, mode) {
-            (Norm::Folded { bias }, _) => conv2d(x, &self.weight, Some(bias), &self.params),
-            (Norm::Batch { .. }, Mode::Embed) => self.folded()?.forward(x, mode),
-            (Norm::Batch { gamma, beta, mean, variance }, Mode::Train) => {
-                let plain = ConvParams { activation: Activation::None, ..self.params };
+        self.forward_beside(x, None, mode)
+    }
+
+    /// With something added before the activation.
+    fn forward_beside(&self, x: &Tensor, residual: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        let plain = ConvParams { activation: Activation::None, ..self.params };
+        match (&self.norm, mode, residual) {
+            (Norm::Folded { bias }, _, None) => conv2d(x, &self.weight, Some(bias), &self.params),
+            (Norm::Folded { bias }, _, Some(residual)) => {
+                let y = (conv2d(x, &self.weight, Some(bias), &plain)? + residual)?;
+                if self.params.activation == Activation::Relu { y.relu() } else { Ok(y) }
+            }
+            (Norm::Batch { .. }, Mode::Embed, _) => self.folded()?.forward_beside(x, residual, mode),
+            (Norm::Batch { gamma, beta, mean, variance }, Mode::Train, _) => {
                 let y = conv2d(x, &self.weight, None, &plain)?;
                 let moments = Moments::of(&y)?;
-                let count = (y.elem_count() / moments.mean.len()) as f64;
-                remember(mean, &moments.mean, 1.0)?;
+                let count = y.elem_count() as f64 / gamma.elem_count() as f64;
+                remember(mean, &moments.mean()?, 1.0)?;
                 // The running variance is the unbiased one.
-                remember(variance, &moments.variance, count / (count - 1.0).max(1.0))?;
-                batch_norm(&y, gamma, beta, moments, self.params.activation)
+                remember(variance, &moments.variance()?, count / (count - 1.0).max(1.0))?;
+                let affine = Tensor::stack(&[gamma, beta], 0)?;
+                batch_norm(&y, &affine, residual, moments, self.params.activation)
             }
         }
     }
@@ -203,8 +213,8 @@ impl Unit {
 }
 
 /// Moves a running statistic a tenth of the way to the batch's.
-fn remember(running: &Var, batch: &[f64], scale: f64) -> Result<()> {
-    let batch = Tensor::new(batch, running.device())?.to_dtype(running.dtype())?;
+fn remember(running: &Var, batch: &Tensor, scale: f64) -> Result<()> {
+    let batch = batch.to_dtype(running.dtype())?;
     running.set(&((running.as_tensor().detach() * 0.9)? + (batch * (0.1 * scale))?)?)
 }
 
@@ -220,7 +230,7 @@ impl Block {
     fn new(weights: &VarBuilder<'_>, channels: usize, out: usize, stride: usize) -> Result<Self> {
         let params = |stride, padding, activation| ConvParams { stride, padding, activation, threads: Threads::All };
         let first = Unit::new(&weights.pp("first"), (3, channels, out), params(stride, 1, Activation::Relu))?;
-        let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::None))?;
+        let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::Relu))?;
         let shortcut = match stride == 1 && channels == out {
             true => None,
             false => {
@@ -236,7 +246,7 @@ impl Block {
             Some(shortcut) => shortcut.forward(x, mode)?,
             None => x.clone(),
         };
-        (self.second.forward(&self.first.forward(x, mode)?, mode)? + shortcut)?.relu()
+        self.second.forward_beside(&self.first.forward(x, mode)?, Some(&shortcut), mode)
     }
 
     fn folded(&self) -> Result<Self> {
