@@ -6,9 +6,13 @@
 //! Gradients: dX scatters `dY · Wᵀ` back through the same gathering; dW is `patchesᵀ · dY`, summed over fixed groups of photos, so
 //! that the result does not depend on the number of threads.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod matmul;
 mod patches;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
@@ -64,11 +68,19 @@ pub enum Threads {
 /// When shapes or types disagree, or the kernel is larger than the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, params: &ConvParams) -> Result<Tensor> {
     let (_, _, _, out) = weight.dims4()?;
-    let bias = match bias {
+    let given = bias;
+    let bias = match given {
         Some(bias) => bias.contiguous()?,
         None => Tensor::zeros(out, weight.dtype(), weight.device())?,
     };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Conv { params: *params })
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Conv { params: *params });
+    }
+    // A GPU convolves alone; what follows are operations of their own.
+    let plain = ConvParams { activation: Activation::None, ..*params };
+    let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.detach(), Conv { params: plain })?;
+    let y = if given.is_some() { y.broadcast_add(&bias)? } else { y };
+    if params.activation == Activation::Relu { y.relu() } else { Ok(y) }
 }
 
 struct Conv {
@@ -209,6 +221,21 @@ impl CustomOp3 for Conv {
         Ok((y, shape))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        _bias: &CudaStorage,
+        _bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let g = self.geometry(x_layout.shape(), weight_layout.shape())?;
+        let shape = Shape::from((g.batch, g.height_out(), g.width_out(), g.out));
+        Ok((cuda::forward(&self.params, (x, x_layout), (weight, weight_layout), &shape)?, shape))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -255,6 +282,12 @@ impl candle_core::CustomOp2 for InputGradient<'_> {
         };
         Ok((dx, self.x.clone()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, w: &CudaStorage, wl: &Layout, grad: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.conv.geometry(self.x, wl.shape())?;
+        Ok((cuda::input_gradient(&self.conv.params, (w, wl), (grad, gl), self.x)?, self.x.clone()))
+    }
 }
 
 impl candle_core::CustomOp2 for WeightGradient<'_> {
@@ -269,6 +302,12 @@ impl candle_core::CustomOp2 for WeightGradient<'_> {
             _ => CpuStorage::F32(self.conv.backward_weight(&g, values(x, xl)?, values(grad, gl)?)),
         };
         Ok((dw, self.weight.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, grad: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.conv.geometry(xl.shape(), self.weight)?;
+        Ok((cuda::weight_gradient(&self.conv.params, (x, xl), (grad, gl), self.weight)?, self.weight.clone()))
     }
 }
 
