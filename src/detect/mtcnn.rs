@@ -218,5 +218,8 @@ fn look(
 fn passing(heads: &Maps, threshold: f32) -> Vec<(usize, f32, Vec<f32>)> {
     let rows = heads.values.chunks_exact(heads.shape[3]).enumerate();
     let scored = rows.map(|(index, heads)| (index, probability(heads), heads));
-    scored.filter(|(_, score, _)| *score > threshold).map(|(index, score, heads)| (index, score, heads.to_vec())).collect()
+    scored
+        .filter(|(_, score, _)| *score > threshold)
+        .map(|(index, score, heads)| (index, score, heads.to_vec()))
+        .collect()
 }

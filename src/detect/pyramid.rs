@@ -4,8 +4,8 @@
 //! size then costs what it holds, not what the photo holds.
 
 use super::nets::Maps;
-use crate::photo::pixels::{Beyond, Pixels, Window};
 use crate::Photo;
+use crate::photo::pixels::{Beyond, Pixels, Window};
 
 /// A photo and its halved copies.
 pub(super) struct Pyramid<'a> {

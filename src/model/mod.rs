@@ -10,6 +10,8 @@ pub(crate) mod onnx;
 pub(crate) mod plan;
 pub mod weights;
 
+pub use plan::LayerTime;
+
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
 
 /// Turns crops into embeddings.

@@ -23,8 +23,8 @@ use safetensors::tensor::TensorView;
 
 use super::Embed;
 use super::network::{FaceNet, NetworkConfig, input};
-use super::plan::{Plan, Threads};
 use super::onnx::{self, Description, Scaling};
+use super::plan::{LayerTime, Plan, Threads};
 use crate::face::Alignment;
 use crate::{Calibration, Crop, Embedding, Error, Result, Task};
 
@@ -215,6 +215,17 @@ impl TrainedEmbedder {
             row.iter_mut().for_each(|v| *v /= length);
         }
         Ok(rows)
+    }
+}
+
+impl TrainedEmbedder {
+    /// What each convolution costs on one thread, for inputs as [`forward`](Self::forward) takes them.
+    ///
+    /// # Errors
+    /// `Argument` when `x` is not a whole number of inputs.
+    pub fn profile(&self, x: &[f32]) -> Result<Vec<LayerTime>> {
+        let side = self.weights.network.input_side;
+        self.plan.profile(x, [x.len() / (side * side * 3), side, side, 3])
     }
 }
 

@@ -77,7 +77,8 @@ pub(super) fn input_gradient(level: Level, s: &Sizes, grad: &[f32], weight: &[f3
     let columns: Vec<Phase> = Phase::all(s, s.width, s.shape.kernel[1]).collect();
     let borders = rows.iter().map(|p| p.border(s.out[0])).chain(columns.iter().map(|p| p.border(s.out[1])));
     let from = Map { height: s.out[0], width: s.out[1], channels: s.shape.out, border: borders.max().unwrap_or(0) };
-    let phases: Vec<(Phase, Phase)> = rows.iter().flat_map(|row| columns.iter().map(move |column| (*row, *column))).collect();
+    let phases: Vec<(Phase, Phase)> =
+        rows.iter().flat_map(|row| columns.iter().map(move |column| (*row, *column))).collect();
     // What no part of the kernel meets has no gradient, and stays zero.
     let turned: Vec<_> = phases
         .into_iter()
@@ -106,7 +107,9 @@ impl Turned {
         let (group_in, group_out) = (s.shape.channels / s.shape.groups, s.shape.out / s.shape.groups);
         let part = |t: usize| {
             let (y, x) = (row.taps - 1 - t / column.taps, column.taps - 1 - t % column.taps);
-            ((row.first + s.shape.stride * y) * s.shape.kernel[1] + column.first + s.shape.stride * x) * group_in * s.shape.out
+            ((row.first + s.shape.stride * y) * s.shape.kernel[1] + column.first + s.shape.stride * x)
+                * group_in
+                * s.shape.out
         };
         let taps = row.taps * column.taps;
         if s.shape.is_depthwise() {
@@ -138,7 +141,8 @@ impl Turned {
         let each: Vec<usize> = (0..row.taps).flat_map(|y| (0..column.taps).map(move |x| tap(y, x))).collect();
         match self {
             Self::Depthwise(weights) => {
-                let part = Depthwise { a_pixel: channels, taps: &each, weights, channels, out_pixel: stride * channels };
+                let part =
+                    Depthwise { a_pixel: channels, taps: &each, weights, channels, out_pixel: stride * channels };
                 let nothing = vec![0.0; channels];
                 for run in runs {
                     part.write(level, &grad[run.a..], run.count, &mut dx[run.out..], &nothing, None, None);
@@ -225,7 +229,12 @@ fn partial_weight_gradient(level: Level, s: &Sizes, x: &[f32], grad: &[f32]) -> 
             let runs: Vec<Run> = kernel_taps
                 .iter()
                 .enumerate()
-                .map(|(at, tap)| Run { a: tap + group * group_in, out: at * kernel_depth * columns, residual: 0, count: kernel_depth })
+                .map(|(at, tap)| Run {
+                    a: tap + group * group_in,
+                    out: at * kernel_depth * columns,
+                    residual: 0,
+                    count: kernel_depth,
+                })
                 .collect();
             let product = Product {
                 a: x,

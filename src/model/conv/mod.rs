@@ -113,7 +113,9 @@ impl Conv {
         let (kernel_height, kernel_width, group_in, out) = weight.dims4()?;
         let ConvParams { stride, padding, groups, .. } = self.params;
         if groups == 0 || group_in * groups != channels || !out.is_multiple_of(groups) {
-            bail!("convolution of {channels} channels in {groups} groups with weights for {group_in} in a group and {out} out");
+            bail!(
+                "convolution of {channels} channels in {groups} groups with weights for {group_in} in a group and {out} out"
+            );
         }
         let shape = kernel::Shape { kernel: [kernel_height, kernel_width], channels, out, groups, stride, padding };
         match shape.output(height, width) {
@@ -213,7 +215,7 @@ impl CustomOp3 for Conv {
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -227,8 +229,9 @@ impl CustomOp3 for Conv {
             false => None,
         };
         let dw = x.contiguous()?.apply_op2_no_bwd(&grad, &WeightGradient { conv: self, weight: weight.shape() })?;
-        let db = grad.flatten_to(2)?.sum(0)?;
-        Ok((dx, Some(dw), Some(db)))
+        // Training has no bias: batch normalisation has one.
+        let db = if bias.track_op() { Some(grad.flatten_to(2)?.sum(0)?) } else { None };
+        Ok((dx, Some(dw), db))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Batch normalisation over the last dimension, with the residual and the activation that follow it, as one differentiable operation.
 //!
 //! Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 1. Written out because the stock one works on NCHW and takes about ten
-//! passes over the activations. The moments are an operation of their own and stay on the tensor's device: nothing here waits
-//! for a GPU.
+//! passes over the activations; only a GPU still takes those passes. Moments stay on the tensor's device, so that nothing here
+//! waits for it.
 
+mod composed;
 mod cpu;
 
 use candle_core::backend::BackendStorage;
@@ -30,6 +31,9 @@ impl Moments {
     /// When `x` is empty or of another type.
     pub(crate) fn of(x: &Tensor) -> Result<Self> {
         let x = computable(&x.detach())?.contiguous()?;
+        if !x.device().is_cpu() {
+            return Ok(Self { both: composed::moments(&x)? });
+        }
         Ok(Self { both: x.apply_op1_no_bwd(&MomentsOf)? })
     }
 
@@ -60,6 +64,9 @@ pub(crate) fn batch_norm(
     activation: Activation,
 ) -> Result<Tensor> {
     let affine = affine.to_dtype(moments.both.dtype())?.contiguous()?;
+    if !x.device().is_cpu() {
+        return composed::batch_norm(x, &affine, residual, activation);
+    }
     let op = BatchNorm { moments, activation };
     let y = match residual {
         None => computable(x)?.contiguous()?.apply_op2(&affine, op),

@@ -118,3 +118,27 @@ fn shapes_that_disagree_are_an_error() {
     assert!(batch_norm(&x, &affine, Some(&random(&[2, 2, 4], 3)), moments, Activation::None).is_err());
     assert!(Moments::of(&Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap()).is_err());
 }
+
+#[test]
+fn candle_s_own_operations_give_the_same_numbers() {
+    for (activation, with_residual) in [(Activation::None, true), (Activation::Relu, true), (Activation::Relu, false)] {
+        let inputs = [random(&[3, 5, 2, 4], 2), random(&[2, 4], 3), random(&[3, 5, 2, 4], 4)];
+        let residual = with_residual.then_some(inputs[2].as_tensor());
+        let fused = normalized(&inputs[0], &inputs[1], residual, activation);
+        let composed = composed::batch_norm(&inputs[0], &inputs[1], residual, activation).unwrap();
+        let gradients = |y: &Tensor| {
+            let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            let mut all = flat(y);
+            all.extend(inputs.iter().filter_map(|input| grads.get(input)).flat_map(flat));
+            all
+        };
+        let (fused, composed) = (gradients(&fused), gradients(&composed));
+        assert_eq!(fused.len(), composed.len());
+        for (fused, composed) in fused.iter().zip(&composed) {
+            assert!((fused - composed).abs() < 1e-9 * composed.abs().max(1.0), "{fused} instead of {composed}");
+        }
+    }
+    let x = random(&[30, 3], 9);
+    let (own, composed) = (flat(&Moments::of(&x).unwrap().both), flat(&composed::moments(&x).unwrap()));
+    assert!(own.iter().zip(&composed).all(|(a, b)| (a - b).abs() < 1e-12), "{own:?} instead of {composed:?}");
+}

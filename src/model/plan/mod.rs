@@ -6,6 +6,7 @@
 mod pool;
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -40,6 +41,25 @@ enum Kind {
     Conv(Convolution),
     MaxPool { window: usize, stride: usize },
     Flatten,
+}
+
+/// What one convolution costs.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerTime {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Input channels.
+    pub channels: usize,
+    /// Output channels.
+    pub out: usize,
+    /// Pixels between two outputs.
+    pub stride: usize,
+    /// Rows of the output.
+    pub side: usize,
+    /// Multiplications of all pictures.
+    pub multiplications: usize,
+    /// Time of all pictures.
+    pub seconds: f64,
 }
 
 /// Who works on one picture.
@@ -115,7 +135,7 @@ impl Plan {
         let together = count.div_ceil(workers).clamp(1, TOGETHER);
         let each = (height * width * channels).max(1);
         let split = if count < workers { threads } else { Threads::One };
-        let part = |(x, out): (&[f32], &mut [f32])| self.run_part(&maps, x, out, x.len() / each, split);
+        let part = |(x, out): (&[f32], &mut [f32])| self.run_part(&maps, x, out, x.len() / each, split, |_, _| ());
         let parts = x.par_chunks(together * each).zip(out.par_chunks_mut(together * out_each));
         match threads {
             Threads::One => parts.with_min_len(usize::MAX).for_each(part),
@@ -126,6 +146,39 @@ impl Plan {
             Threads::All => parts.for_each(part),
         }
         Ok((out, [count, last.height, last.width, last.channels]))
+    }
+
+    /// What each convolution of the network costs on the calling thread, in the order of the layers.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub(crate) fn profile(&self, x: &[f32], shape: [usize; 4]) -> Result<Vec<LayerTime>> {
+        self.run(x, shape, Threads::One)?;
+        let maps = self.maps(shape[1], shape[2])?;
+        let mut seconds = vec![0.0; self.steps.len()];
+        let last = maps[maps.len() - 1];
+        let each = (x.len() / shape[0].max(1)).max(1);
+        for x in x.chunks_exact(each * TOGETHER.min(shape[0].max(1))) {
+            let count = x.len() / each;
+            let mut out = vec![0.0; count * last.height * last.width * last.channels];
+            self.run_part(&maps, x, &mut out, count, Threads::One, |step, spent| seconds[step] += spent);
+        }
+        let convolutions = self.steps.iter().zip(&maps[1..]).zip(seconds).filter_map(|((step, map), seconds)| {
+            let Kind::Conv(conv) = &step.kind else { return None };
+            let Shape { kernel, channels, out, groups, stride, .. } = conv.shape;
+            let each = kernel[0] * kernel[1] * channels / groups * out * map.height * map.width;
+            let pictures = shape[0] / TOGETHER.min(shape[0].max(1)) * TOGETHER.min(shape[0]);
+            Some(LayerTime {
+                kernel,
+                channels,
+                out,
+                stride,
+                side: map.height,
+                multiplications: each * pictures,
+                seconds,
+            })
+        });
+        Ok(convolutions.collect())
     }
 
     /// The layout of every value for an input of this size.
@@ -165,7 +218,16 @@ impl Plan {
     }
 
     /// Some of the pictures, through all layers.
-    fn run_part(&self, maps: &[Map], x: &[f32], out: &mut [f32], count: usize, threads: Threads) {
+    /// `spent` hears the seconds of each step.
+    fn run_part(
+        &self,
+        maps: &[Map],
+        x: &[f32],
+        out: &mut [f32],
+        count: usize,
+        threads: Threads,
+        mut spent: impl FnMut(usize, f64),
+    ) {
         let mut values = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
         values.resize_with(maps.len(), Vec::new);
         for (value, map) in values.iter_mut().zip(maps) {
@@ -176,6 +238,7 @@ impl Plan {
             maps[0].fill(x, to);
         }
         for (index, step) in self.steps.iter().enumerate() {
+            let begin = Instant::now();
             let (before, after) = values.split_at_mut(index + 1);
             let (from, to) = (&maps[step.input], &maps[index + 1]);
             let (x, y) = (&before[step.input], &mut after[0]);
@@ -194,6 +257,7 @@ impl Plan {
                     x.chunks_exact(from.len()).zip(y.chunks_exact_mut(to.len())).for_each(|(x, y)| gather(x, from, y))
                 }
             }
+            spent(index, begin.elapsed().as_secs_f64());
         }
         let last = maps.len() - 1;
         let each = maps[last].height * maps[last].width * maps[last].channels;
