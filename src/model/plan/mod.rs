@@ -29,14 +29,14 @@ pub(crate) struct Plan {
     spare: Mutex<Vec<Vec<Vec<f32>>>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Step {
     input: usize,
     residual: Option<usize>,
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kind {
     Conv(Convolution),
     MaxPool { window: usize, stride: usize },
