@@ -1,6 +1,7 @@
 //! Crop → embedding: the network in candle, the convolution it is trained with, and its weights.
 
 pub mod conv;
+mod device;
 pub mod double;
 pub(crate) mod graph;
 pub(crate) mod kernel;
@@ -10,6 +11,7 @@ pub(crate) mod onnx;
 pub(crate) mod plan;
 pub mod weights;
 
+pub use device::{Compute, Precision};
 pub use plan::LayerTime;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
