@@ -3,6 +3,8 @@
 pub mod conv;
 mod device;
 pub mod double;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 pub(crate) mod graph;
 pub(crate) mod kernel;
 pub mod network;
