@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::detect::{Detect, Mtcnn};
 use crate::face::{Quality, QualityLimits, Refusal};
-use crate::model::Embed;
 use crate::model::weights::{TrainedEmbedder, Weights};
+use crate::model::{Compute, Embed, Precision};
 use crate::{Calibration, Crop, Embedding, Error, Face, Photo, Result};
 
 /// A face of a photo, with its embedding or the reason why it has none.
@@ -49,7 +49,7 @@ impl Recognizer {
     /// # Errors
     /// Only if the bundled weights can't be read, a fault of the build.
     pub fn bundled() -> Result<Self> {
-        Self::trained(Weights::bundled()?)
+        Self::trained(Weights::bundled()?, Compute::Cpu)
     }
 
     /// The bundled detector and the weights in a file, as `vultus train` writes them.
@@ -57,11 +57,16 @@ impl Recognizer {
     /// # Errors
     /// [`Error::Weights`] or [`Error::Io`].
     pub fn from_weights(path: &Path) -> Result<Self> {
-        Self::trained(Weights::read(path)?)
+        Self::trained(Weights::read(path)?, Compute::Cpu)
     }
 
-    fn trained(weights: Weights) -> Result<Self> {
-        Ok(Self::new(Arc::new(Mtcnn::bundled()?), Arc::new(TrainedEmbedder::new(weights)?)))
+    /// The bundled detector on the CPU, and any weights on the device that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Weights`]; [`Error::Argument`] when there is no such device.
+    pub fn trained(weights: Weights, embed_on: Compute) -> Result<Self> {
+        let embedder = TrainedEmbedder::on(weights, &embed_on.device()?, Precision::F32)?;
+        Ok(Self::new(Arc::new(Mtcnn::bundled()?), Arc::new(embedder)))
     }
 
     /// No weights, milliseconds: every photo is one face, photos of one colour are one person. For tests of what comes after.

@@ -1,7 +1,10 @@
 //! Crop → embedding: the network in candle, the convolution it is trained with, and its weights.
 
 pub mod conv;
+mod device;
 pub mod double;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 pub(crate) mod graph;
 pub(crate) mod kernel;
 pub mod network;
@@ -10,6 +13,7 @@ pub(crate) mod onnx;
 pub(crate) mod plan;
 pub mod weights;
 
+pub use device::{Compute, Precision};
 pub use plan::LayerTime;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};

@@ -148,6 +148,19 @@ impl FaceNet {
         Ok(Self { stem: self.stem.folded()?, blocks, head: self.head.folded()? })
     }
 
+    /// A folded network with its numbers in another type: what it computes in.
+    ///
+    /// # Errors
+    /// When it is not folded, or the type is unusable.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let block = |block: &Block| {
+            let shortcut = block.shortcut.as_ref().map(|unit| unit.to_dtype(dtype)).transpose()?;
+            Ok(Block { first: block.first.to_dtype(dtype)?, second: block.second.to_dtype(dtype)?, shortcut })
+        };
+        let blocks = self.blocks.iter().map(block).collect::<Result<_>>()?;
+        Ok(Self { stem: self.stem.to_dtype(dtype)?, blocks, head: self.head.to_dtype(dtype)? })
+    }
+
     /// The same function up to the last normalisation to unit length, as layers with numbers: for embedding without candle, and
     /// for export.
     ///
@@ -236,6 +249,12 @@ impl Unit {
 }
 
 impl Unit {
+    fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let Norm::Folded { bias } = &self.norm else { bail!("only a folded network changes its type") };
+        let norm = Norm::Folded { bias: bias.to_dtype(dtype)? };
+        Ok(Self { weight: self.weight.to_dtype(dtype)?, norm, params: self.params })
+    }
+
     fn layer(&self, residual: Option<usize>, activation: Activation) -> Result<Op> {
         let folded = self.folded()?;
         let Norm::Folded { bias } = &folded.norm else { bail!("a folded unit has a bias") };
@@ -317,9 +336,19 @@ pub fn input(crops: &[Crop], side: usize, device: &Device) -> Result<Tensor> {
         rows.for_each(|(values, crop)| average(crop, side, scale, values));
         return Tensor::from_vec(values, (crops.len(), side, side, 3), device);
     }
-    let bytes = crops.iter().flat_map(|crop| crop.pixels()).copied().collect::<Vec<u8>>();
+    averaged_there(crops, side, scale, device)
+}
+
+/// Averages on another device by adding slices: candle's sums there take a block of threads for each output.
+fn averaged_there(crops: &[Crop], side: usize, scale: f32, device: &Device) -> Result<Tensor> {
+    let step = Crop::SIDE / side;
+    let mut bytes = Vec::with_capacity(crops.len() * Crop::SIDE * Crop::SIDE * 3);
+    crops.iter().for_each(|crop| bytes.extend_from_slice(crop.pixels()));
     let cells = Tensor::from_vec(bytes, (crops.len() * side, step, side, step, 3), device)?.to_dtype(DType::F32)?;
-    let sums = cells.sum((1, 3))?.reshape((crops.len(), side, side, 3))?;
+    let sum = |cells: &Tensor, dim| {
+        (1..step).try_fold(cells.get_on_dim(dim, 0)?, |sum, at| sum + cells.get_on_dim(dim, at)?)
+    };
+    let sums = sum(&sum(&cells, 1)?, 2)?.reshape((crops.len(), side, side, 3))?;
     sums.affine(f64::from(scale), -1.0)
 }
 
@@ -354,6 +383,19 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+
+    #[test]
+    fn crops_are_averaged_to_the_same_numbers_on_every_device() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let mut crop = || Crop::from_rgb((0..Crop::SIDE * Crop::SIDE * 3).map(|_| rng.random()).collect()).unwrap();
+        let crops = [crop(), crop(), crop()];
+        for side in [112, 56, 28, 16, 14] {
+            let scale = 1.0 / (127.5 * ((Crop::SIDE / side) as f32).powi(2));
+            let there = averaged_there(&crops, side, scale, &Device::Cpu).unwrap();
+            let error = (there - input(&crops, side, &Device::Cpu).unwrap()).unwrap().abs().unwrap();
+            assert!(error.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-6, "side {side}");
+        }
+    }
 
     #[test]
     fn folding_normalises_by_the_running_statistics() {

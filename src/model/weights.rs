@@ -21,10 +21,10 @@ use candle_nn::VarBuilder;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::Embed;
-use super::network::{FaceNet, NetworkConfig, input};
+use super::network::{FaceNet, Mode, NetworkConfig, input};
 use super::onnx::{self, Description, Scaling};
 use super::plan::{LayerTime, Plan, Threads};
+use super::{Embed, Precision};
 use crate::face::Alignment;
 use crate::{Calibration, Crop, Embedding, Error, Result, Task};
 
@@ -32,6 +32,9 @@ const FORMAT: &str = "vultus-facenet-1";
 
 /// Crops that go through the network at once: enough to keep every thread busy, few enough to bound the memory.
 const BATCH: usize = 32;
+
+/// The same on a GPU, which idles when it gets less.
+const DEVICE_BATCH: usize = 512;
 
 /// The tensors of a trained network and what must be known to use them.
 #[derive(Clone)]
@@ -164,24 +167,44 @@ impl Weights {
         let input = ("crops", Some([side, side]));
         let scaling = Scaling::UnitLength;
         let description = Description { name: "vultus-facenet", about, input, output: "embedding", scaling, metadata };
-        onnx::encode(&self.folded()?.graph()?, &description)
+        onnx::encode(&self.folded(&Device::Cpu)?.graph()?, &description)
     }
 
     /// The network that embeds.
-    fn folded(&self) -> Result<FaceNet> {
+    fn folded(&self, device: &Device) -> Result<FaceNet> {
         let wrong = |error| Error::Weights { path: PathBuf::from("weights"), what: format!("{error}") };
         let float = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F32)?));
         let tensors = self.tensors.iter().map(float).collect::<Result<HashMap<_, _>>>()?;
-        let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let builder = VarBuilder::from_tensors(tensors, DType::F32, device);
         FaceNet::new(&self.network, &builder).and_then(|net| net.folded()).map_err(wrong)
     }
 }
 
 /// A trained network, ready to embed: batch normalisation folded into its weights.
 pub struct TrainedEmbedder {
-    plan: Plan,
+    engine: Engine,
     weights: Weights,
     calibration: Calibration,
+}
+
+/// What computes.
+enum Engine {
+    Cpu(Plan),
+    Device(Box<OnDevice>),
+}
+
+/// The network in candle's operations, where its tensors are.
+struct OnDevice {
+    net: FaceNet,
+    device: Device,
+    dtype: DType,
+}
+
+impl OnDevice {
+    /// Rows of unit length.
+    fn forward(&self, x: &Tensor) -> Result<Vec<f32>> {
+        Ok(self.net.forward(&x.to_dtype(self.dtype)?, Mode::Embed)?.flatten_all()?.to_vec1::<f32>()?)
+    }
 }
 
 impl TrainedEmbedder {
@@ -190,10 +213,31 @@ impl TrainedEmbedder {
     /// # Errors
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
-        let plan = Plan::new(&weights.folded()?.graph()?);
+        let plan = Plan::new(&weights.folded(&Device::Cpu)?.graph()?);
+        Ok(Self::with(Engine::Cpu(plan), weights))
+    }
+
+    /// The same on any device: on a GPU in large batches, its convolutions of `f32` as TF32.
+    ///
+    /// `precision` is that of the GPU; the CPU embeds in `f32`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `Tensor` when the device fails.
+    pub fn on(weights: Weights, device: &Device, precision: Precision) -> Result<Self> {
+        if device.is_cpu() {
+            return Self::new(weights);
+        }
+        let dtype = precision.dtype();
+        let net = weights.folded(device)?.to_dtype(dtype)?;
+        // Other threads have streams of their own, and would not wait for the weights.
+        device.synchronize()?;
+        Ok(Self::with(Engine::Device(Box::new(OnDevice { net, device: device.clone(), dtype })), weights))
+    }
+
+    fn with(engine: Engine, weights: Weights) -> Self {
         let none = Calibration { data: "nothing".into(), same_pairs: 0, different_pairs: 0, points: Vec::new() };
         let calibration = weights.calibration.clone().unwrap_or(none);
-        Ok(Self { plan, weights, calibration })
+        Self { engine, weights, calibration }
     }
 
     /// The network alone, on what [`input`] makes of crops.
@@ -209,7 +253,12 @@ impl TrainedEmbedder {
         if !x.len().is_multiple_of(each) {
             return Err(Error::argument("x", format!("{} values, expected a multiple of {each}", x.len())));
         }
-        let (mut rows, _) = self.plan.run(x, [x.len() / each, side, side, 3], Threads::All)?;
+        let shape = [x.len() / each, side, side, 3];
+        let plan = match &self.engine {
+            Engine::Cpu(plan) => plan,
+            Engine::Device(on) => return on.forward(&Tensor::from_slice(x, &shape, &on.device)?),
+        };
+        let (mut rows, _) = plan.run(x, shape, Threads::All)?;
         for row in rows.chunks_exact_mut(Embedding::DIMENSIONS) {
             let length = (row.iter().map(|v| v * v).sum::<f32>() + 1e-12).sqrt();
             row.iter_mut().for_each(|v| *v /= length);
@@ -225,16 +274,24 @@ impl TrainedEmbedder {
     /// `Argument` when `x` is not a whole number of inputs.
     pub fn profile(&self, x: &[f32]) -> Result<Vec<LayerTime>> {
         let side = self.weights.network.input_side;
-        self.plan.profile(x, [x.len() / (side * side * 3), side, side, 3])
+        match &self.engine {
+            Engine::Cpu(plan) => plan.profile(x, [x.len() / (side * side * 3), side, side, 3]),
+            Engine::Device(_) => Err(Error::argument("device", "layers are timed on the CPU only")),
+        }
     }
 }
 
 impl Embed for TrainedEmbedder {
     fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
         let mut embeddings = Vec::with_capacity(crops.len());
-        for crops in crops.chunks(BATCH) {
-            let x = input(crops, self.weights.network.input_side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-            for row in self.forward(&x)?.chunks_exact(Embedding::DIMENSIONS) {
+        let side = self.weights.network.input_side;
+        let batch = if matches!(self.engine, Engine::Cpu(_)) { BATCH } else { DEVICE_BATCH };
+        for crops in crops.chunks(batch) {
+            let rows = match &self.engine {
+                Engine::Cpu(_) => self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?,
+                Engine::Device(on) => on.forward(&input(crops, side, &on.device)?)?,
+            };
+            for row in rows.chunks_exact(Embedding::DIMENSIONS) {
                 embeddings.push(Embedding::normalized(row)?);
             }
         }

@@ -13,7 +13,8 @@ mod pipeline;
 mod run;
 pub mod sampler;
 
+pub use crate::model::Precision;
 pub use optimizer::Optimizer;
 pub use optimizer::schedule::{Schedule, Span};
-pub use options::{Options, Precision};
+pub use options::Options;
 pub use run::{Observer, Outcome, Output, Report, Trainer, calibrate, train};

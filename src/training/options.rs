@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::augment::Augmentation;
 use super::optimizer::Optimizer;
 use super::optimizer::schedule::{Schedule, Span};
+use crate::model::Precision;
 use crate::model::network::NetworkConfig;
 use crate::{Error, Result};
 
@@ -41,17 +42,6 @@ pub struct Options {
     pub augmentation: Augmentation,
     /// Seed of the first weights, the batches and the augmentation.
     pub seed: u64,
-}
-
-/// Numbers that the network computes in while it trains. Weights, loss and updates are `f32` always.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits with the range of 32 (Micikevicius et al. 2018, arXiv:1710.03740, whose loss scaling this range makes needless).
-    Bf16,
 }
 
 impl Default for Options {

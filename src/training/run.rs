@@ -17,7 +17,7 @@ use super::data::LabelledCrops;
 use super::loss::{semi_hard, squared_distances, triplet_loss};
 use super::optimizer::average::Average;
 use super::optimizer::{State, Update};
-use super::options::{Options, Precision};
+use super::options::Options;
 use super::pipeline::Ahead;
 use super::sampler::{BatchShape, Sampler};
 use crate::face::Alignment;
@@ -26,7 +26,7 @@ use crate::model::network::{FaceNet, Mode, input};
 use crate::model::weights::{TrainedEmbedder, Weights};
 use crate::{Calibration, Crop, Error, Result};
 
-/// Where a run writes, how often, and who makes its batches: nothing that shapes a step.
+/// Where a run writes, how often, who makes its batches and what computes: nothing that a checkpoint remembers.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// The checkpoint: resumed when it exists.
@@ -37,6 +37,8 @@ pub struct Output {
     pub evaluate_every: u64,
     /// Threads that decode and augment; at least one is started.
     pub data_threads: usize,
+    /// What the network is trained on; evaluations run on the CPU.
+    pub device: Device,
 }
 
 /// One step, as it is reported.
@@ -89,6 +91,7 @@ pub trait Observer {
 /// The state of a run: variables, optimiser, step.
 pub struct Trainer {
     options: Options,
+    device: Device,
     net: FaceNet,
     tensors: Tensors,
     step: u64,
@@ -101,14 +104,22 @@ struct Batch {
 }
 
 impl Trainer {
-    /// A network with fresh weights: He et al. 2015 (arXiv:1502.01852), drawn from the seed.
+    /// A network with fresh weights, on the CPU: He et al. 2015 (arXiv:1502.01852), drawn from the seed.
     ///
     /// # Errors
     /// `Argument` and `Tensor` for options that make no sense.
     pub fn new(options: Options) -> Result<Self> {
+        Self::on(options, Device::Cpu)
+    }
+
+    /// The same on any device: the same first weights, and steps that differ by rounding.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `Tensor` when the device fails.
+    pub fn on(options: Options, device: Device) -> Result<Self> {
         options.check()?;
         let map = VarMap::new();
-        let net = FaceNet::new(&options.network, &VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
+        let net = FaceNet::new(&options.network, &VarBuilder::from_varmap(&map, DType::F32, &device))?;
         let all: BTreeMap<String, Var> = match map.data().lock() {
             Ok(data) => data.iter().map(|(name, var)| (name.clone(), var.clone())).collect(),
             Err(poisoned) => poisoned.into_inner().iter().map(|(name, var)| (name.clone(), var.clone())).collect(),
@@ -118,13 +129,13 @@ impl Trainer {
             let inputs: usize = var.dims()[..3].iter().product();
             let deviation = (2.0 / inputs as f32).sqrt();
             let values: Vec<f32> = (0..var.elem_count()).map(|_| deviation * gaussian(&mut rng)).collect();
-            var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu)?)?;
+            var.set(&Tensor::from_vec(values, var.shape(), &device)?)?;
         }
         let trained = all.iter().filter(|(name, _)| !name.contains("running_"));
         let trained = trained.map(|(name, var)| (name.clone(), var.clone())).collect();
         let optimizer = State::new(options.optimizer, options.weight_decay, trained)?;
         let average = options.ema.map(|decay| Average::new(decay, &all)).transpose()?;
-        Ok(Self { options, net, tensors: Tensors { all, optimizer, average }, step: 0 })
+        Ok(Self { options, device, net, tensors: Tensors { all, optimizer, average }, step: 0 })
     }
 
     /// Steps taken.
@@ -159,11 +170,8 @@ impl Trainer {
     /// # Errors
     /// `Argument` when the gradient is not finite, before it touches a weight; `Tensor` when the computation fails.
     pub fn train_on(&mut self, crops: &[Crop], labels: &[usize]) -> Result<Outcome> {
-        let x = input(crops, self.options.network.input_side, &Device::Cpu)?;
-        let x = match self.options.precision {
-            Precision::F32 => x,
-            Precision::Bf16 => x.to_dtype(DType::BF16)?,
-        };
+        let x = input(crops, self.options.network.input_side, &self.device)?;
+        let x = x.to_dtype(self.options.precision.dtype())?;
         let distances = squared_distances(&self.net.forward(&x, Mode::Train)?)?;
         let flat = distances.flatten_all()?.to_vec1::<f32>()?;
         let triplets = semi_hard(&flat, labels, self.options.margin);
@@ -192,13 +200,15 @@ impl Trainer {
         Ok(norm)
     }
 
-    /// The weights as they stand, or their average where the run has one; rounded to `f16`, without a calibration.
+    /// The weights as they stand, or their average where the run has one; rounded to `f16`, on the CPU, without a calibration.
     ///
     /// # Errors
     /// `Tensor`.
     pub fn weights(&self) -> Result<Weights> {
         let Tensors { all, average, .. } = &self.tensors;
-        let half = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_dtype(DType::F16)?));
+        let half = |(name, tensor): (&String, &Tensor)| {
+            Ok((name.clone(), tensor.to_device(&Device::Cpu)?.to_dtype(DType::F16)?))
+        };
         let tensors = match average {
             Some(average) => average.shadow.iter().map(half).collect::<Result<_>>()?,
             None => all.iter().map(|(name, var)| half((name, var.as_tensor()))).collect::<Result<_>>()?,
@@ -221,7 +231,7 @@ pub fn train(
 ) -> Result<Trainer> {
     let shape = BatchShape { people: options.people, crops: options.crops };
     let sampler = Sampler::new(data.identities(), shape)?;
-    let mut trainer = Trainer::new(options.clone())?;
+    let mut trainer = Trainer::on(options.clone(), output.device.clone())?;
     if output.checkpoint.exists() {
         trainer.resume(&output.checkpoint)?;
     }

@@ -9,6 +9,8 @@ mod evaluation;
 mod face;
 mod filters;
 mod gallery;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod ingest;
 mod model;
 mod photo;

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use vultus::model::Compute;
+use vultus::model::weights::Weights;
 use vultus::photo::Limits;
 use vultus::{Gallery, Photo, Recognizer};
 
@@ -44,11 +46,20 @@ impl Common {
     /// # Errors
     /// Weights that can't be read.
     pub(crate) fn recognizer(&self) -> anyhow::Result<Recognizer> {
-        Ok(match &self.weights {
-            _ if self.test_double => Recognizer::double(),
-            Some(weights) => Recognizer::from_weights(weights)?,
-            None => Recognizer::bundled()?,
-        })
+        self.recognizer_on(Compute::Cpu)
+    }
+
+    /// The same, its faces embedded on the device that is asked for.
+    ///
+    /// # Errors
+    /// Weights that can't be read; a device that is not there.
+    pub(crate) fn recognizer_on(&self, device: Compute) -> anyhow::Result<Recognizer> {
+        let weights = match &self.weights {
+            _ if self.test_double => return Ok(Recognizer::double()),
+            Some(weights) => Weights::read(weights)?,
+            None => Weights::bundled()?,
+        };
+        Ok(Recognizer::trained(weights, device)?)
     }
 
     /// The gallery, started when there is none.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use vultus::Calibration;
+use vultus::model::Compute;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::training::data::LabelledCrops;
 use vultus::training::{Observer, Optimizer, Options, Output, Precision, Report, Schedule, calibrate, train};
@@ -99,6 +100,11 @@ pub(crate) struct Args {
     /// Threads that decode and augment crops beside the training; as many as the machine has if not given
     #[arg(long, value_name = "THREADS")]
     data_threads: Option<NonZeroUsize>,
+    /// What trains: cpu, cuda (an NVIDIA GPU, in builds with the feature cuda), or auto, the GPU where there is one
+    ///
+    /// A run may change its device: a checkpoint goes on anywhere, with the rounding of the device.
+    #[arg(long, default_value_t = Compute::Auto)]
+    device: Compute,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -167,22 +173,25 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         ..Options::default()
     };
     options.check()?;
+    let device = args.device.device()?;
     let checkpoint = args.out.with_extension("checkpoint");
     let output = Output {
         checkpoint: checkpoint.clone(),
         checkpoint_every: args.checkpoint_every,
         evaluate_every: args.evaluate_every,
         data_threads: args.data_threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+        device,
     };
     let data = LabelledCrops::read(&args.data, args.source_letters)?;
     let held_out = LabelledCrops::read(&args.held_out, 0)?;
     eprintln!(
-        "{} crops of {} people, {} held-out crops of {} people; {:.0} million multiplications a crop",
+        "{} crops of {} people, {} held-out crops of {} people; {:.0} million multiplications a crop, on the {}",
         data.count(),
         data.identities().len(),
         held_out.count(),
         held_out.identities().len(),
         options.network.multiplications() as f64 / 1e6,
+        if output.device.is_cpu() { "CPU" } else { "GPU" },
     );
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);

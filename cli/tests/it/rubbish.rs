@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{ANA, folder, json, people, photo, run, stderr, write};
+use crate::{ANA, folder, json, people, photo, run, stderr, vultus, write};
 
 /// A PNG header that claims 30,000 x 30,000 pixels, and nothing after it.
 fn huge_png() -> Vec<u8> {
@@ -88,7 +88,7 @@ fn twenty_faces_in_a_photo_are_all_stored_and_known_again_by_the_real_networks()
     let folder = folder();
     write(&folder, "crowd.jpg", crowd());
     let real = |arguments: &[&str], code: i32| -> Value {
-        let output = crate::vultus(&folder, arguments).arg("--json").output().unwrap();
+        let output = vultus(&folder, arguments).arg("--json").output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     };
@@ -152,4 +152,23 @@ fn wrong_arguments_are_refused_before_anything_is_started() {
         assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
     }
     assert!(!folder.path().join("vultus.gallery").exists());
+}
+
+#[test]
+fn a_gpu_is_refused_before_anything_is_read_where_the_program_has_no_cuda() {
+    if cfg!(feature = "cuda") {
+        return;
+    }
+    let folder = folder();
+    let train = ["train", "--data", "none", "--held-out", "none", "--out", "out.safetensors", "--device"];
+    for (command, device, words) in [
+        (&train[..], "cuda", "device: cuda: this program was built without CUDA"),
+        (&["ingest", "none", "--device"][..], "cuda", "device: cuda: this program was built without CUDA"),
+        (&train[..], "tpu", "expected auto, cpu or cuda"),
+    ] {
+        let output = vultus(&folder, &[command, &[device]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "a gallery or a checkpoint was begun");
 }

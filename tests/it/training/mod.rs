@@ -150,7 +150,8 @@ fn one_seed_gives_one_run_and_training_brings_people_apart() {
         Options { people: 6, crops: 4, steps: 60, warm_up: 3, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
     let run = |name: &str, data_threads: usize| {
         let checkpoint = folder.path().join(name);
-        let output = Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000, data_threads };
+        let output =
+            Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000, data_threads, device: Device::Cpu };
         train(&options, &output, &data, None, &false.into(), &mut Silent).unwrap()
     };
     let (first, second) = (run("first.checkpoint", 1), run("second.checkpoint", 3));

@@ -49,7 +49,8 @@ fn a_crop_that_cannot_be_read_ends_the_run_with_its_name() {
     let options = Options { people: 6, crops: 4, ..tiny() };
     for data_threads in [1, 2, 5] {
         let checkpoint = folder.path().join(format!("{data_threads}.checkpoint"));
-        let output = Output { checkpoint, checkpoint_every: 100, evaluate_every: 100, data_threads };
+        let output =
+            Output { checkpoint, checkpoint_every: 100, evaluate_every: 100, data_threads, device: Device::Cpu };
         let message = train(&options, &output, &data, None, &false.into(), &mut Silent).err().unwrap().to_string();
         assert!(message.contains("aa3/9.jpg"), "{message}");
     }
