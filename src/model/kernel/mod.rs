@@ -5,10 +5,16 @@
 //! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
 mod depthwise;
+#[allow(dead_code, reason = "until a quantised network is computed")]
+mod int8;
+mod int8_registers;
+mod int8_tile;
 mod product;
 mod tile;
 
 pub(crate) use depthwise::Depthwise;
+#[allow(unused_imports, reason = "until a quantised network is computed")]
+pub(crate) use int8::{ByteProduct, Outputs, PackedBytes, Residual};
 pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
 
 use std::sync::OnceLock;
