@@ -17,11 +17,10 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 use pulp::{Arch, Simd, WithSimd};
 use vultus::detect::{Detect, Mtcnn, MtcnnNet};
-use vultus::model::conv::{Activation, ConvParams, Threads, conv2d};
-use vultus::model::network::{NetworkConfig, input};
+use vultus::model::network::input;
 use vultus::model::weights::{TrainedEmbedder, Weights};
 use vultus::photo::Limits;
 use vultus::training::{Options, Trainer};
@@ -90,7 +89,7 @@ impl Ours {
             "net-output" => net(&question, mtcnn, MtcnnNet::Output),
             "train-begin" => train_begin(&question, training),
             "train" => train(&question, training.as_mut().context("train-begin comes first")?),
-            "layers" => layers(&question),
+            "layers" => layers(&question, embedder),
             _ => bail!("unknown measure {name}"),
         }
     }
@@ -148,7 +147,7 @@ fn crops(question: &Question<'_>) -> anyhow::Result<String> {
         crops.extend(recognizer.find(&photo)?.into_iter().map(|found| found.crop));
     }
     let side = Weights::bundled()?.network().input_side;
-    question.put(&input(&crops, side)?.flatten_all()?.to_vec1::<f32>()?)?;
+    question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     Ok(format!("count={} side={side}", crops.len()))
 }
 
@@ -248,7 +247,7 @@ fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyh
     };
     let crop = |_| Crop::from_rgb((0..Crop::SIDE * Crop::SIDE * 3).map(|_| noise()).collect());
     let crops = (0..batch).map(crop).collect::<vultus::Result<Vec<_>>>()?;
-    question.put(&input(&crops, side)?.flatten_all()?.to_vec1::<f32>()?)?;
+    question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     *training = Some(Training { trainer, crops, labels: (0..batch).map(|at| at / CROPS_EACH).collect() });
     Ok(format!("side={side} margin={margin} each={CROPS_EACH}"))
 }
@@ -256,57 +255,31 @@ fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyh
 /// `train repeat=N`: steps of forward, mining, loss, backward and update.
 fn train(question: &Question<'_>, training: &mut Training) -> anyhow::Result<String> {
     let Training { trainer, crops, labels } = training;
-    let (seconds, (loss, mined, _)) = question.timed(|| Ok(trainer.train_on(crops, labels)?))?;
-    ensure!(mined > 0.0, "no triplet was mined, so nothing was learned from");
-    Ok(format!("seconds={seconds:e} loss={loss} mined={mined}"))
+    let (seconds, outcome) = question.timed(|| Ok(trainer.train_on(crops, labels)?))?;
+    ensure!(outcome.mined > 0.0, "no triplet was mined, so nothing was learned from");
+    Ok(format!("seconds={seconds:e} loss={} mined={}", outcome.loss, outcome.mined))
 }
 
-/// `layers batch=N repeat=N`: the 3x3 layers of the network, in GMAC/s of one thread and as a share of the core's peak.
-fn layers(question: &Question<'_>) -> anyhow::Result<String> {
+/// `layers batch=N repeat=N`: the 3x3 convolutions of the network behind its stem, in GMAC/s of one thread and as a share of the core's
+/// peak, the best of the rounds each, as they are measured inside the running network.
+fn layers(question: &Question<'_>, embedder: &TrainedEmbedder) -> anyhow::Result<String> {
     let batch: usize = question.get("batch")?;
+    let side = Weights::bundled()?.network().input_side;
+    let x = vec![0.5; batch * side * side * 3];
     let peak = peak();
-    let mut answer = vec![format!("peak={peak:.1}")];
-    for ([side, stride, channels, out], count) in shapes(&NetworkConfig::default()) {
-        let run = convolution(batch, side, stride, channels, out)?;
-        run()?;
-        let (seconds, ()) = question.timed(&run)?;
-        let out_side = side.div_ceil(stride);
-        let speed = (batch * out_side * out_side * 9 * channels * out) as f64 / seconds / 1e9;
-        answer.push(format!("{side}x{channels}-{out}/{stride}*{count}={speed:.1},{:.3}", speed / peak));
-    }
-    Ok(answer.join(" "))
-}
-
-/// `[side, stride, channels, out]` of each 3x3 convolution behind the stem, and how many there are.
-fn shapes(config: &NetworkConfig) -> BTreeMap<[usize; 4], usize> {
-    let mut shapes = BTreeMap::new();
-    let (mut side, mut channels) = (config.input_side.div_ceil(2), config.stem);
-    for stage in &config.stages {
-        for block in 0..stage.blocks {
-            let stride = if block == 0 { 2 } else { 1 };
-            *shapes.entry([side, stride, channels, stage.channels]).or_default() += 1;
-            (side, channels) = (side.div_ceil(stride), stage.channels);
-            *shapes.entry([side, 1, channels, channels]).or_default() += 1;
+    let mut best = BTreeMap::new();
+    for _ in 0..question.get::<usize>("repeat")?.max(1) {
+        for layer in embedder.profile(&x)?.into_iter().filter(|layer| layer.kernel == [3, 3] && layer.channels > 3) {
+            let speed = layer.multiplications as f64 / layer.seconds / 1e9;
+            let entry = best.entry([layer.side, layer.stride, layer.channels, layer.out]).or_insert((0.0f64, 0));
+            *entry = (entry.0.max(speed), layer.multiplications);
         }
     }
-    shapes
-}
-
-/// One 3x3 layer, ready to run: the only place that knows which convolution is measured.
-fn convolution(
-    batch: usize,
-    side: usize,
-    stride: usize,
-    channels: usize,
-    out: usize,
-) -> anyhow::Result<impl Fn() -> anyhow::Result<()>> {
-    let x = Tensor::ones((batch, side, side, channels), DType::F32, &Device::Cpu)?;
-    let weight = Tensor::ones((3, 3, channels, out), DType::F32, &Device::Cpu)?;
-    let params = ConvParams { stride, padding: 1, activation: Activation::Relu, threads: Threads::One };
-    Ok(move || {
-        black_box(conv2d(&x, &weight, None, &params)?);
-        Ok(())
-    })
+    let mut answer = vec![format!("peak={peak:.1}")];
+    for ([side, stride, channels, out], (speed, _)) in &best {
+        answer.push(format!("{side}x{channels}-{out}/{stride}={speed:.1},{:.3}", speed / peak));
+    }
+    Ok(answer.join(" "))
 }
 
 /// Fused multiply-adds of one core, in billions a second: sixteen chains that stay in registers, the best of ten runs.

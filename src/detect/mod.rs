@@ -6,7 +6,6 @@ mod candidate;
 pub mod double;
 mod mtcnn;
 mod nets;
-mod prelu;
 mod pyramid;
 
 pub use mtcnn::{Mtcnn, MtcnnOptions};

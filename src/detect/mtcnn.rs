@@ -5,11 +5,11 @@
 //!
 //! Follows Zhang et al. 2016 (arXiv:1604.02878), section II-A.
 
-use candle_core::{Device, Tensor};
+use std::sync::Arc;
 
 use super::Detect;
 use super::candidate::{Candidate, Overlap, suppress};
-use super::nets::{MtcnnNet, Net, Nets, probability};
+use super::nets::{Maps, MtcnnNet, Net, Nets, probability};
 use super::pyramid::Pyramid;
 use crate::model::onnx::{self, Description, Scaling};
 use crate::photo::pixels::Window;
@@ -46,7 +46,7 @@ impl Default for MtcnnOptions {
 /// The detector that ships. Runs on the calling thread; photos are what runs in parallel.
 #[derive(Clone, Debug)]
 pub struct Mtcnn {
-    nets: Nets,
+    nets: Arc<Nets>,
     options: MtcnnOptions,
 }
 
@@ -76,7 +76,7 @@ impl Mtcnn {
         if !options.thresholds.iter().all(|threshold| (0.0..1.0).contains(threshold)) {
             return Err(Error::argument("thresholds", format!("{:?} are not all within 0 to 1", options.thresholds)));
         }
-        Ok(Self { nets: Nets::bundled()?, options })
+        Ok(Self { nets: Arc::new(Nets::bundled()?), options })
     }
 
     /// One of the nets alone: for comparing and measuring it.
@@ -86,13 +86,12 @@ impl Mtcnn {
     ///   its sides, and from the output net five x and five y of the landmarks.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `x` is not of that shape, or `Tensor` when the net can't see such a shape.
+    /// [`Error::Argument`] when `x` is not of that shape, or too small for the net.
     pub fn forward(&self, net: MtcnnNet, x: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
         if shape.iter().product::<usize>() != x.len() || shape[3] != 3 {
             return Err(Error::argument("x", format!("{} values are not RGB of {shape:?}", x.len())));
         }
-        let x = Tensor::from_slice(x, &shape, &Device::Cpu)?;
-        Ok(self.nets.get(net).forward(&x)?.flatten_all()?.to_vec1::<f32>()?)
+        Ok(self.nets.get(net).forward(&Maps { values: x.to_vec(), shape })?.values)
     }
 
     /// One of the nets as the bytes of an ONNX file.
@@ -120,7 +119,7 @@ impl Mtcnn {
             scaling: Scaling::None,
             metadata: vec![("detector", self.name().to_owned())],
         };
-        onnx::encode(&self.nets.get(net).graph()?, &description)
+        onnx::encode(&self.nets.get(net).graph, &description)
     }
 
     /// First stage: every position at every size.
@@ -129,9 +128,9 @@ impl Mtcnn {
         let mut scale = CELL / self.options.face_px_min as f32;
         let mut proposals = Vec::new();
         while width.min(height) as f32 * scale >= CELL {
-            let heads = self.nets.proposal.forward(&pyramid.at_scale(scale)?)?;
-            let (_, _, columns, _) = heads.dims4()?;
-            let found = passing(&heads, self.options.thresholds[0])?.into_iter().map(|(index, score, heads)| {
+            let heads = self.nets.proposal.forward(&pyramid.at_scale(scale))?;
+            let columns = heads.shape[2];
+            let found = passing(&heads, self.options.thresholds[0]).into_iter().map(|(index, score, heads)| {
                 let [x, y] = [index % columns, index / columns].map(|at| STRIDE * at as f32);
                 let edge = |at: f32| (at / scale).trunc();
                 let (x1, y1, x2, y2) = (edge(x + 1.0), edge(y + 1.0), edge(x + CELL), edge(y + CELL));
@@ -208,20 +207,19 @@ fn look(
     for batch in candidates.chunks(BATCH) {
         let window = |c: &Candidate| Window { x: c.x1 - 1.0, y: c.y1 - 1.0, width: c.width(), height: c.height() };
         let windows: Vec<Window> = batch.iter().map(window).collect();
-        let heads = net.forward(&pyramid.windows(&windows, side)?)?;
-        let faces = passing(&heads, threshold)?.into_iter();
+        let heads = net.forward(&pyramid.windows(&windows, side))?;
+        let faces = passing(&heads, threshold).into_iter();
         found.extend(faces.map(|(index, score, heads)| (Candidate { score, ..batch[index] }, heads)));
     }
     Ok(found)
 }
 
 /// What a net says where it sees a face: the position, the probability and the row of outputs.
-fn passing(heads: &Tensor, threshold: f32) -> Result<Vec<(usize, f32, Vec<f32>)>> {
-    let (_, _, _, outputs) = heads.dims4()?;
-    let heads = heads.flatten_all()?.to_vec1::<f32>()?;
-    let scored = heads.chunks_exact(outputs).enumerate().map(|(index, heads)| (index, probability(heads), heads));
-    Ok(scored
+fn passing(heads: &Maps, threshold: f32) -> Vec<(usize, f32, Vec<f32>)> {
+    let rows = heads.values.chunks_exact(heads.shape[3]).enumerate();
+    let scored = rows.map(|(index, heads)| (index, probability(heads), heads));
+    scored
         .filter(|(_, score, _)| *score > threshold)
         .map(|(index, score, heads)| (index, score, heads.to_vec()))
-        .collect())
+        .collect()
 }

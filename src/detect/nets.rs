@@ -11,9 +11,8 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::prelu::{prelu, prelu_max_pool};
-use crate::model::conv::{ConvParams, Threads, conv2d};
 use crate::model::graph::{ConvLayer, Graph, Op, Rectifier};
+use crate::model::plan::{Plan, Threads};
 use crate::{Error, Result};
 
 /// One of the three nets of the detector.
@@ -28,30 +27,25 @@ pub enum MtcnnNet {
 }
 
 /// The three nets.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Nets {
     pub(super) proposal: Net,
     pub(super) refine: Net,
     pub(super) output: Net,
 }
 
-/// One net: a chain of layers.
-#[derive(Clone, Debug)]
+/// One net, as layers and ready to run.
+#[derive(Debug)]
 pub(super) struct Net {
-    layers: Vec<Layer>,
+    pub(super) graph: Graph,
+    plan: Plan,
 }
 
+/// What goes into a net and comes out: `(n, height, width, channels)` of `shape`, row after row.
 #[derive(Clone, Debug)]
-struct Layer {
-    /// `(kernel height, kernel width, in, out)`.
-    weight: Tensor,
-    bias: Tensor,
-    /// Absent on the last layer, whose outputs are used as they are.
-    slope: Option<Tensor>,
-    /// Window of the max-pooling that follows; 1 is none.
-    pool: usize,
-    /// Whether the whole input is one vector to this layer.
-    flattens: bool,
+pub(super) struct Maps {
+    pub(super) values: Vec<f32>,
+    pub(super) shape: [usize; 4],
 }
 
 impl Nets {
@@ -94,56 +88,24 @@ impl Nets {
 }
 
 impl Net {
+    /// `layers`: names, and the window of the max-pooling that follows; 1 is none.
     fn take(tensors: &mut HashMap<String, Tensor>, net: &str, layers: &[(&str, usize)]) -> Result<Self> {
         let mut take = |layer: &str, part: &str| tensors.remove(&format!("{net}.{layer}.{part}"));
-        let layers = layers.iter().map(|(layer, pool)| {
-            let missing = || weights(format!("{net}.{layer} is missing"));
-            let (weight, bias) = (take(layer, "weight").ok_or_else(missing)?, take(layer, "bias").ok_or_else(missing)?);
-            // A dense layer is a kernel of one pixel on a picture of one pixel.
-            let weight = if weight.rank() == 2 { weight.unsqueeze(0)?.unsqueeze(0)? } else { weight };
-            Ok(Layer { weight, bias, slope: take(layer, "slope"), pool: *pool, flattens: *layer == "dense" })
-        });
-        Ok(Self { layers: layers.collect::<Result<_>>()? })
-    }
-
-    /// Rows of outputs, one for each position of the net on each input: the logits of "no face" and "face", four offsets of the box
-    /// in its sides, and for the output net five x and five y of the landmarks, in sides of the box.
-    ///
-    /// - `x`: `(n, height, width, 3)`; 24 x 24 for the refining net, 48 x 48 for the output net, at least 12 x 12 for proposals.
-    /// - Returns `(n, height', width', outputs)`.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let params = ConvParams { threads: Threads::One, ..ConvParams::default() };
-        let mut x = x.clone();
-        for layer in &self.layers {
-            if layer.flattens {
-                let n = x.dim(0)?;
-                x = x.reshape((n, 1, 1, ()))?;
-            }
-            x = conv2d(&x, &layer.weight, Some(&layer.bias), &params)?;
-            x = match (&layer.slope, layer.pool) {
-                (None, _) => x,
-                (Some(slope), 1) => prelu(&x, slope)?,
-                (Some(slope), window) => prelu_max_pool(&x, slope, window)?,
-            };
-        }
-        Ok(x)
-    }
-
-    /// The same function as layers with numbers: for running it without candle, and for export.
-    ///
-    /// # Errors
-    /// Only if the tensors' types are unusable.
-    pub(super) fn graph(&self) -> Result<Graph> {
         let floats = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         let mut graph = Graph::default();
         let mut value = 0;
-        for layer in &self.layers {
-            if layer.flattens {
+        for (layer, pool) in layers {
+            let missing = || weights(format!("{net}.{layer} is missing"));
+            let (weight, bias) = (take(layer, "weight").ok_or_else(missing)?, take(layer, "bias").ok_or_else(missing)?);
+            // A dense layer sees the whole map as one pixel.
+            if *layer == "dense" {
                 value = graph.push(value, Op::Flatten);
             }
-            let (kernel_height, kernel_width, channels, out) = layer.weight.dims4()?;
-            let rectifier = match &layer.slope {
-                Some(slope) => Rectifier::Prelu(floats(slope)?),
+            let weight = if weight.rank() == 2 { weight.unsqueeze(0)?.unsqueeze(0)? } else { weight };
+            let (kernel_height, kernel_width, channels, out) = weight.dims4()?;
+            let rectifier = match take(layer, "slope") {
+                Some(slope) => Rectifier::Prelu(floats(&slope)?),
+                // The last layer's outputs are used as they are.
                 None => Rectifier::None,
             };
             let conv = ConvLayer {
@@ -153,17 +115,27 @@ impl Net {
                 groups: 1,
                 stride: 1,
                 padding: 0,
-                weight: floats(&layer.weight)?,
-                bias: floats(&layer.bias)?,
+                weight: floats(&weight)?,
+                bias: floats(&bias)?,
                 residual: None,
                 rectifier,
             };
             value = graph.push(value, Op::Conv(conv));
-            if layer.pool > 1 {
-                value = graph.push(value, Op::MaxPool { window: layer.pool, stride: 2 });
+            if *pool > 1 {
+                value = graph.push(value, Op::MaxPool { window: *pool, stride: 2 });
             }
         }
-        Ok(graph)
+        Ok(Self { plan: Plan::new(&graph), graph })
+    }
+
+    /// Rows of outputs, one for each position of the net on each input: the logits of "no face" and "face", four offsets of the box
+    /// in its sides, and for the output net five x and five y of the landmarks, in sides of the box.
+    ///
+    /// - `x`: `(n, height, width, 3)`; 24 x 24 for the refining net, 48 x 48 for the output net, at least 12 x 12 for proposals.
+    /// - Returns `(n, height', width', outputs)`.
+    pub(super) fn forward(&self, x: &Maps) -> Result<Maps> {
+        let (values, shape) = self.plan.run(&x.values, x.shape, Threads::One)?;
+        Ok(Maps { values, shape })
     }
 }
 
@@ -180,7 +152,7 @@ fn weights(what: String) -> Error {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{Net, Nets, Op, probability};
+    use super::{Maps, Net, Nets, Op, probability};
 
     /// `scripts/mtcnn_reference.py` writes the fixture.
     fn check(name: &str, net: impl Fn(&Nets) -> &Net) {
@@ -190,14 +162,17 @@ mod tests {
         )
         .expect("the fixture is a safetensors file");
         let nets = Nets::bundled().expect("the bundled weights are whole");
-        let found = net(&nets).forward(&fixture[&format!("{name}.x")]).expect("shapes agree");
-        let expected = &fixture[&format!("{name}.heads")];
-        assert_eq!(found.dims(), expected.dims());
-        let rows = |heads: &Tensor| {
-            let columns = heads.dim(3).expect("four axes");
-            heads.reshape(((), columns)).and_then(|heads| heads.to_vec2::<f32>()).expect("f32")
+        let maps = |part: &str| {
+            let tensor: &Tensor = &fixture[&format!("{name}.{part}")];
+            let (n, height, width, channels) = tensor.dims4().expect("four axes");
+            let values = tensor.flatten_all().and_then(|values| values.to_vec1::<f32>()).expect("f32");
+            Maps { values, shape: [n, height, width, channels] }
         };
-        for (found, expected) in rows(&found).iter().zip(rows(expected)) {
+        let found = net(&nets).forward(&maps("x")).expect("shapes agree");
+        let expected = maps("heads");
+        assert_eq!(found.shape, expected.shape);
+        let columns = found.shape[3];
+        for (found, expected) in found.values.chunks(columns).zip(expected.values.chunks(columns)) {
             let (face, expected_face) = (probability(found), expected[1]);
             assert!((face - expected_face).abs() < 1e-5, "probability {face}, expected {expected_face}");
             for (found, expected) in found[2..].iter().zip(&expected[2..]) {
@@ -225,7 +200,6 @@ mod tests {
     fn a_graph_has_the_layers_of_its_net_in_order() {
         let nets = Nets::bundled().expect("the bundled weights are whole");
         let words = |net: &Net| {
-            let graph = net.graph().expect("weights are f32");
             let word = |op: &Op| match op {
                 Op::Conv(conv) => {
                     assert_eq!(conv.weight.len(), conv.kernel[0] * conv.kernel[1] * conv.channels * conv.out);
@@ -235,7 +209,7 @@ mod tests {
                 Op::MaxPool { window, stride } => format!("pool {window}/{stride}"),
                 Op::Flatten => "flatten".to_owned(),
             };
-            graph.layers.iter().map(|layer| word(&layer.op)).collect::<Vec<_>>().join(", ")
+            net.graph.layers.iter().map(|layer| word(&layer.op)).collect::<Vec<_>>().join(", ")
         };
         assert_eq!(words(&nets.proposal), "3x3 10, pool 2/2, 3x3 16, 3x3 32, 1x1 6");
         let refine = "3x3 28, pool 3/2, 3x3 48, pool 3/2, 2x2 64, flatten, 1x1 128, 1x1 6";

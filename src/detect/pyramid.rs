@@ -3,10 +3,9 @@
 //! Halved copies are made once, and every size is averaged from the smallest copy that still has two pixels for each of its own: a
 //! size then costs what it holds, not what the photo holds.
 
-use candle_core::{Device, Tensor};
-
+use super::nets::Maps;
+use crate::Photo;
 use crate::photo::pixels::{Beyond, Pixels, Window};
-use crate::{Photo, Result};
 
 /// A photo and its halved copies.
 pub(super) struct Pyramid<'a> {
@@ -47,23 +46,23 @@ impl<'a> Pyramid<'a> {
     }
 
     /// The whole photo at `scale`, rounded up to whole pixels: `(1, height, width, 3)`, as the nets want it.
-    pub(super) fn at_scale(&self, scale: f32) -> Result<Tensor> {
+    pub(super) fn at_scale(&self, scale: f32) -> Maps {
         let (width, height) = self.size();
         let scaled = |side: usize| (side as f32 * scale).ceil() as usize;
         let (width_out, height_out) = (scaled(width), scaled(height));
         let window = Window { x: 0.0, y: 0.0, width: width as f32, height: height as f32 };
         let mut values = Vec::with_capacity(width_out * height_out * 3);
         self.average(&window, width_out, height_out, Beyond::Border, &mut values);
-        tensor(values, (1, height_out, width_out, 3))
+        maps(values, [1, height_out, width_out, 3])
     }
 
     /// Parts of the photo at `side * side` each, black beyond the edges: `(windows, side, side, 3)`.
-    pub(super) fn windows(&self, windows: &[Window], side: usize) -> Result<Tensor> {
+    pub(super) fn windows(&self, windows: &[Window], side: usize) -> Maps {
         let mut values = Vec::with_capacity(windows.len() * side * side * 3);
         for window in windows {
             self.average(window, side, side, Beyond::Black, &mut values);
         }
-        tensor(values, (windows.len(), side, side, 3))
+        maps(values, [windows.len(), side, side, 3])
     }
 
     fn average(&self, window: &Window, width: usize, height: usize, beyond: Beyond, values: &mut Vec<f32>) {
@@ -79,7 +78,7 @@ fn side_of(pixels: &Pixels<'_>) -> f32 {
     pixels.width().max(pixels.height()) as f32
 }
 
-fn tensor(mut values: Vec<f32>, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
+fn maps(mut values: Vec<f32>, shape: [usize; 4]) -> Maps {
     values.iter_mut().for_each(|value| *value = (*value - 127.5) / 128.0);
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    Maps { values, shape }
 }

@@ -7,7 +7,10 @@ pub(crate) mod kernel;
 pub mod network;
 pub(crate) mod norm;
 pub(crate) mod onnx;
+pub(crate) mod plan;
 pub mod weights;
+
+pub use plan::LayerTime;
 
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
 

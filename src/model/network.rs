@@ -9,7 +9,7 @@ use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::conv::{Activation, ConvParams, Threads, conv2d};
+use super::conv::{Activation, ConvParams, conv2d};
 use super::graph::{ConvLayer, Graph, Op, Rectifier};
 use super::norm::{EPSILON, Moments, batch_norm};
 use crate::{Crop, Embedding};
@@ -105,7 +105,7 @@ impl FaceNet {
     /// When the configuration is unreasonable, or a tensor is missing or has another shape.
     pub fn new(config: &NetworkConfig, weights: &VarBuilder<'_>) -> Result<Self> {
         config.check()?;
-        let down = |activation| ConvParams { stride: 2, padding: 1, activation, threads: Threads::All };
+        let down = |activation| ConvParams { stride: 2, padding: 1, groups: 1, activation };
         let stem = Unit::new(&weights.pp("stem"), (3, 3, config.stem), down(Activation::Relu))?;
         let mut blocks = Vec::new();
         let mut channels = config.stem;
@@ -116,7 +116,7 @@ impl FaceNet {
                 channels = stage.channels;
             }
         }
-        let whole = ConvParams { stride: 1, padding: 0, activation: Activation::None, threads: Threads::All };
+        let whole = ConvParams::default();
         let head = Unit::new(&weights.pp("head"), (config.final_side(), channels, Embedding::DIMENSIONS), whole)?;
         Ok(Self { stem, blocks, head })
     }
@@ -162,7 +162,7 @@ impl FaceNet {
                 None => value,
             };
             value = graph.push(value, block.first.layer(None, Activation::Relu)?);
-            value = graph.push(value, block.second.layer(Some(shortcut), Activation::Relu)?);
+            value = graph.push(value, block.second.layer(Some(shortcut), block.second.params.activation)?);
         }
         graph.push(value, self.head.layer(None, Activation::None)?);
         Ok(graph)
@@ -198,18 +198,28 @@ impl Unit {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        match (&self.norm, mode) {
-            (Norm::Folded { bias }, _) => conv2d(x, &self.weight, Some(bias), &self.params),
-            (Norm::Batch { .. }, Mode::Embed) => self.folded()?.forward(x, mode),
-            (Norm::Batch { gamma, beta, mean, variance }, Mode::Train) => {
-                let plain = ConvParams { activation: Activation::None, ..self.params };
+        self.forward_beside(x, None, mode)
+    }
+
+    /// With something added before the activation.
+    fn forward_beside(&self, x: &Tensor, residual: Option<&Tensor>, mode: Mode) -> Result<Tensor> {
+        let plain = ConvParams { activation: Activation::None, ..self.params };
+        match (&self.norm, mode, residual) {
+            (Norm::Folded { bias }, _, None) => conv2d(x, &self.weight, Some(bias), &self.params),
+            (Norm::Folded { bias }, _, Some(residual)) => {
+                let y = (conv2d(x, &self.weight, Some(bias), &plain)? + residual)?;
+                if self.params.activation == Activation::Relu { y.relu() } else { Ok(y) }
+            }
+            (Norm::Batch { .. }, Mode::Embed, _) => self.folded()?.forward_beside(x, residual, mode),
+            (Norm::Batch { gamma, beta, mean, variance }, Mode::Train, _) => {
                 let y = conv2d(x, &self.weight.to_dtype(x.dtype())?, None, &plain)?;
                 let moments = Moments::of(&y)?;
-                let count = (y.elem_count() / moments.mean.len()) as f64;
-                remember(mean, &moments.mean, 1.0)?;
+                let count = y.elem_count() as f64 / gamma.elem_count() as f64;
+                remember(mean, &moments.mean()?, 1.0)?;
                 // The running variance is the unbiased one.
-                remember(variance, &moments.variance, count / (count - 1.0).max(1.0))?;
-                batch_norm(&y, gamma, beta, moments, self.params.activation)
+                remember(variance, &moments.variance()?, count / (count - 1.0).max(1.0))?;
+                let affine = Tensor::stack(&[gamma, beta], 0)?;
+                batch_norm(&y, &affine, residual, moments, self.params.activation)
             }
         }
     }
@@ -247,8 +257,8 @@ impl Unit {
 }
 
 /// Moves a running statistic a tenth of the way to the batch's.
-fn remember(running: &Var, batch: &[f64], scale: f64) -> Result<()> {
-    let batch = Tensor::new(batch, running.device())?.to_dtype(running.dtype())?;
+fn remember(running: &Var, batch: &Tensor, scale: f64) -> Result<()> {
+    let batch = batch.to_dtype(running.dtype())?;
     running.set(&((running.as_tensor().detach() * 0.9)? + (batch * (0.1 * scale))?)?)
 }
 
@@ -262,9 +272,9 @@ struct Block {
 
 impl Block {
     fn new(weights: &VarBuilder<'_>, channels: usize, out: usize, stride: usize) -> Result<Self> {
-        let params = |stride, padding, activation| ConvParams { stride, padding, activation, threads: Threads::All };
+        let params = |stride, padding, activation| ConvParams { stride, padding, groups: 1, activation };
         let first = Unit::new(&weights.pp("first"), (3, channels, out), params(stride, 1, Activation::Relu))?;
-        let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::None))?;
+        let second = Unit::new(&weights.pp("second"), (3, out, out), params(1, 1, Activation::Relu))?;
         let shortcut = match stride == 1 && channels == out {
             true => None,
             false => {
@@ -280,7 +290,7 @@ impl Block {
             Some(shortcut) => shortcut.forward(x, mode)?,
             None => x.clone(),
         };
-        (self.second.forward(&self.first.forward(x, mode)?, mode)? + shortcut)?.relu()
+        self.second.forward_beside(&self.first.forward(x, mode)?, Some(&shortcut), mode)
     }
 
     fn folded(&self) -> Result<Self> {

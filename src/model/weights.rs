@@ -22,8 +22,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
 use super::Embed;
-use super::network::{FaceNet, Mode, NetworkConfig, input};
+use super::network::{FaceNet, NetworkConfig, input};
 use super::onnx::{self, Description, Scaling};
+use super::plan::{LayerTime, Plan, Threads};
 use crate::face::Alignment;
 use crate::{Calibration, Crop, Embedding, Error, Result, Task};
 
@@ -178,7 +179,7 @@ impl Weights {
 
 /// A trained network, ready to embed: batch normalisation folded into its weights.
 pub struct TrainedEmbedder {
-    net: FaceNet,
+    plan: Plan,
     weights: Weights,
     calibration: Calibration,
 }
@@ -189,10 +190,10 @@ impl TrainedEmbedder {
     /// # Errors
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
-        let net = weights.folded()?;
+        let plan = Plan::new(&weights.folded()?.graph()?);
         let none = Calibration { data: "nothing".into(), same_pairs: 0, different_pairs: 0, points: Vec::new() };
         let calibration = weights.calibration.clone().unwrap_or(none);
-        Ok(Self { net, weights, calibration })
+        Ok(Self { plan, weights, calibration })
     }
 
     /// The network alone, on what [`input`] makes of crops.
@@ -208,8 +209,23 @@ impl TrainedEmbedder {
         if !x.len().is_multiple_of(each) {
             return Err(Error::argument("x", format!("{} values, expected a multiple of {each}", x.len())));
         }
-        let x = Tensor::from_slice(x, (x.len() / each, side, side, 3), &Device::Cpu)?;
-        Ok(self.net.forward(&x, Mode::Embed)?.flatten_all()?.to_vec1::<f32>()?)
+        let (mut rows, _) = self.plan.run(x, [x.len() / each, side, side, 3], Threads::All)?;
+        for row in rows.chunks_exact_mut(Embedding::DIMENSIONS) {
+            let length = (row.iter().map(|v| v * v).sum::<f32>() + 1e-12).sqrt();
+            row.iter_mut().for_each(|v| *v /= length);
+        }
+        Ok(rows)
+    }
+}
+
+impl TrainedEmbedder {
+    /// What each convolution costs on one thread, for inputs as [`forward`](Self::forward) takes them.
+    ///
+    /// # Errors
+    /// `Argument` when `x` is not a whole number of inputs.
+    pub fn profile(&self, x: &[f32]) -> Result<Vec<LayerTime>> {
+        let side = self.weights.network.input_side;
+        self.plan.profile(x, [x.len() / (side * side * 3), side, side, 3])
     }
 }
 
@@ -217,9 +233,9 @@ impl Embed for TrainedEmbedder {
     fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
         let mut embeddings = Vec::with_capacity(crops.len());
         for crops in crops.chunks(BATCH) {
-            let x = input(crops, self.weights.network.input_side, &Device::Cpu)?;
-            for row in self.net.forward(&x, Mode::Embed)?.to_vec2::<f32>()? {
-                embeddings.push(Embedding::normalized(&row)?);
+            let x = input(crops, self.weights.network.input_side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+            for row in self.forward(&x)?.chunks_exact(Embedding::DIMENSIONS) {
+                embeddings.push(Embedding::normalized(row)?);
             }
         }
         Ok(embeddings)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus::model::Embed;
@@ -93,7 +94,12 @@ fn weights_become_an_onnx_model_that_says_what_it_is() {
 #[test]
 fn the_network_alone_embeds_as_crops_do() {
     let embedder = TrainedEmbedder::new(weights()).unwrap();
-    let x = vultus::model::network::input(&crops()[..3], 14).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let x = vultus::model::network::input(&crops()[..3], 14, &Device::Cpu)
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap();
     let rows = embedder.forward(&x).unwrap();
     for (row, embedding) in rows.chunks_exact(128).zip(embedder.embed(&crops()[..3]).unwrap()) {
         assert!(Embedding::normalized(row).unwrap().distance(&embedding) < 1e-9);

@@ -1,20 +1,21 @@
-//! One NHWC convolution, differentiable, for every net of this crate: training, embedding and detection.
+//! One NHWC convolution, differentiable, for training on every device.
 //!
-//! Candle's own convolution is NCHW, slow on CPUs and slower still backwards. This one gathers the patches of a few output
-//! rows at a time, so that they stay in the L2 cache, and multiplies them with the weights by the `gemm` crate.
-//!
-//! Gradients: dX scatters `dY · Wᵀ` back through the same gathering; dW is `patchesᵀ · dY`, summed over fixed groups of photos, so
-//! that the result does not depend on the number of threads.
+//! Candle's own convolution is NCHW, slow on CPUs and slower still backwards. This one runs on register tiles (`model::kernel`) on the CPU, by cuDNN on GPUs.
+//! The gradient of the input is a convolution with the kernel turned around; that of the weights sums over fixed groups of photos, so that the
+//! result does not depend on the number of threads. It takes the bias as a third tensor, hence a `CustomOp3`.
 
-mod matmul;
-mod patches;
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod reference;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
-use rayon::prelude::*;
+use half::bf16;
 
-use self::matmul::{Matrix, multiply};
-use self::patches::Geometry;
+use super::kernel::{self, Level};
 
 /// How a convolution walks over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,15 +24,15 @@ pub struct ConvParams {
     pub stride: usize,
     /// Zeros assumed around the input, on each side.
     pub padding: usize,
+    /// Groups of channels that do not see each other; as many as channels is a depthwise convolution.
+    pub groups: usize,
     /// What follows each output.
     pub activation: Activation,
-    /// Who does the work.
-    pub threads: Threads,
 }
 
 impl Default for ConvParams {
     fn default() -> Self {
-        Self { stride: 1, padding: 0, activation: Activation::None, threads: Threads::All }
+        Self { stride: 1, padding: 0, groups: 1, activation: Activation::None }
     }
 }
 
@@ -44,19 +45,11 @@ pub enum Activation {
     Relu,
 }
 
-/// Who does the work of one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// The calling thread: for pipelines that are parallel already.
-    One,
-    /// The pool, one photo of the batch a task.
-    All,
-}
-
-/// Convolution: `y[n, i, j, o] = b[o] + Σ x[n, i·stride + p - padding, j·stride + q - padding, c] · w[p, q, c, o]`.
+/// Convolution: `y[n, i, j, o] = b[o] + Σ x[n, i·stride + p - padding, j·stride + q - padding, c] · w[p, q, c, o]`, the channels `c`
+/// being those of `o`'s group.
 ///
-/// - `x`: `(batch, height, width, in)`, `f32` or `f64`.
-/// - `weight`: `(kernel height, kernel width, in, out)`.
+/// - `x`: `(batch, height, width, in)`; `f32`, `f64` (CPU, in plain loops: for tests) or `bf16` (summed in `f32`).
+/// - `weight`: `(kernel height, kernel width, in / groups, out)`.
 /// - `bias`: `(out)`, zero when left out.
 /// - Returns `(batch, height', width', out)`; differentiable in all three.
 ///
@@ -64,104 +57,101 @@ pub enum Threads {
 /// When shapes or types disagree, or the kernel is larger than the padded input.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, params: &ConvParams) -> Result<Tensor> {
     let (_, _, _, out) = weight.dims4()?;
-    let bias = match bias {
+    let given = bias;
+    let bias = match given {
         Some(bias) => bias.contiguous()?,
         None => Tensor::zeros(out, weight.dtype(), weight.device())?,
     };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Conv { params: *params })
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, Conv { params: *params });
+    }
+    // A GPU convolves alone; what follows are operations of their own.
+    let plain = ConvParams { activation: Activation::None, ..*params };
+    let y = x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.detach(), Conv { params: plain })?;
+    let y = if given.is_some() { y.broadcast_add(&bias)? } else { y };
+    if params.activation == Activation::Relu { y.relu() } else { Ok(y) }
 }
 
 struct Conv {
     params: ConvParams,
 }
 
-/// Photos whose weight gradients are summed by one task: fixed, so that the order of additions is.
-const GROUP: usize = 8;
+/// The sizes of one convolution.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    batch: usize,
+    height: usize,
+    width: usize,
+    shape: kernel::Shape,
+    /// Height and width of the output.
+    out: [usize; 2],
+}
+
+impl Sizes {
+    /// Values of one input.
+    fn photo(&self) -> usize {
+        self.height * self.width * self.shape.channels
+    }
+
+    fn pixels_out(&self) -> usize {
+        self.out[0] * self.out[1]
+    }
+
+    /// Values of one output.
+    fn photo_out(&self) -> usize {
+        self.pixels_out() * self.shape.out
+    }
+
+    fn weights(&self) -> usize {
+        self.shape.kernel[0] * self.shape.kernel[1] * self.shape.channels / self.shape.groups * self.shape.out
+    }
+}
 
 impl Conv {
-    fn geometry(&self, x: &Shape, weight: &Shape) -> Result<Geometry> {
+    fn sizes(&self, x: &Shape, weight: &Shape) -> Result<Sizes> {
         let (batch, height, width, channels) = x.dims4()?;
-        let (kernel_height, kernel_width, weight_channels, out) = weight.dims4()?;
-        if weight_channels != channels {
-            bail!("convolution of {channels} channels with weights for {weight_channels}");
+        let (kernel_height, kernel_width, group_in, out) = weight.dims4()?;
+        let ConvParams { stride, padding, groups, .. } = self.params;
+        if groups == 0 || group_in * groups != channels || !out.is_multiple_of(groups) {
+            bail!(
+                "convolution of {channels} channels in {groups} groups with weights for {group_in} in a group and {out} out"
+            );
         }
-        let ConvParams { stride, padding, .. } = self.params;
-        if stride == 0 || height + 2 * padding < kernel_height || width + 2 * padding < kernel_width {
-            bail!("a {kernel_height} x {kernel_width} kernel does not fit {height} x {width} with padding {padding}");
-        }
-        Ok(Geometry { batch, height, width, channels, kernel_height, kernel_width, out, stride, padding })
-    }
-
-    fn forward<T: WithDType>(&self, g: &Geometry, x: &[T], weight: &[T], bias: &[T]) -> Vec<T> {
-        let mut y = vec![T::zero(); g.batch * g.pixels_out() * g.out];
-        let weight = Matrix::rows(weight, g.depth(), g.out);
-        let rows = g.rows_a_block();
-        let one = |(x, y): (&[T], &mut [T])| {
-            let mut buffer = Vec::new();
-            for (block, y) in y.chunks_mut(rows * g.width_out() * g.out).enumerate() {
-                let patches = g.gather(x, block * rows, y.len() / (g.width_out() * g.out), &mut buffer);
-                y.chunks_exact_mut(g.out).for_each(|pixel| pixel.copy_from_slice(bias));
-                multiply(&patches, &weight, y);
-                if self.params.activation == Activation::Relu {
-                    y.iter_mut().filter(|v| **v < T::zero()).for_each(|v| *v = T::zero());
-                }
+        let shape = kernel::Shape { kernel: [kernel_height, kernel_width], channels, out, groups, stride, padding };
+        match shape.output(height, width) {
+            Some(out) if stride > 0 && batch * channels * shape.out * kernel_height * kernel_width > 0 => {
+                Ok(Sizes { batch, height, width, shape, out })
             }
-        };
-        let photo = g.height * g.width * g.channels;
-        self.each(x.par_chunks_exact(photo).zip(y.par_chunks_exact_mut(g.pixels_out() * g.out)), one);
-        y
-    }
-
-    fn backward_input<T: WithDType>(&self, g: &Geometry, grad: &[T], weight: &[T]) -> Vec<T> {
-        let photo = g.height * g.width * g.channels;
-        let mut dx = vec![T::zero(); g.batch * photo];
-        let weight = Matrix::rows(weight, g.depth(), g.out).transposed();
-        let rows = g.rows_a_block();
-        let one = |(grad, dx): (&[T], &mut [T])| {
-            let mut buffer = Vec::new();
-            for (block, grad) in grad.chunks(rows * g.width_out() * g.out).enumerate() {
-                let pixels = grad.len() / g.out;
-                buffer.clear();
-                buffer.resize(pixels * g.depth(), T::zero());
-                multiply(&Matrix::rows(grad, pixels, g.out), &weight, &mut buffer);
-                g.scatter(&buffer, block * rows, pixels / g.width_out(), dx);
-            }
-        };
-        self.each(grad.par_chunks_exact(g.pixels_out() * g.out).zip(dx.par_chunks_exact_mut(photo)), one);
-        dx
-    }
-
-    fn backward_weight<T: WithDType>(&self, g: &Geometry, x: &[T], grad: &[T]) -> Vec<T> {
-        let photo = g.height * g.width * g.channels;
-        let rows = g.rows_a_block();
-        let partial = |(x, grad): (&[T], &[T])| {
-            let mut dw = vec![T::zero(); g.depth() * g.out];
-            let mut buffer = Vec::new();
-            for (x, grad) in x.chunks_exact(photo).zip(grad.chunks_exact(g.pixels_out() * g.out)) {
-                for (block, grad) in grad.chunks(rows * g.width_out() * g.out).enumerate() {
-                    let pixels = grad.len() / g.out;
-                    let patches = g.gather(x, block * rows, pixels / g.width_out(), &mut buffer);
-                    multiply(&patches.transposed(), &Matrix::rows(grad, pixels, g.out), &mut dw);
-                }
-            }
-            dw
-        };
-        let groups = x.par_chunks(GROUP * photo).zip(grad.par_chunks(GROUP * g.pixels_out() * g.out));
-        let partials: Vec<Vec<T>> = groups.map(partial).collect();
-        let mut dw = vec![T::zero(); g.depth() * g.out];
-        for partial in partials {
-            dw.iter_mut().zip(partial).for_each(|(sum, value)| *sum += value);
-        }
-        dw
-    }
-
-    fn each<I: IndexedParallelIterator>(&self, photos: I, one: impl Fn(I::Item) + Sync + Send) {
-        match self.params.threads {
-            Threads::All => photos.for_each(one),
-            // A chunk as long as the batch is one task, and a task of one is run by the caller.
-            Threads::One => photos.with_min_len(usize::MAX).for_each(one),
+            _ => bail!(
+                "a {kernel_height} x {kernel_width} kernel at stride {stride} does not fit {height} x {width} with padding {padding}"
+            ),
         }
     }
+}
+
+/// Calls `f` with a computation for the type of the tensors: kernels for `f32`, also for `bf16`; plain loops for `f64`.
+macro_rules! by_type {
+    ($first:expr, $([$name:ident: $storage:expr, $layout:expr]),*; $f32:expr, $f64:expr) => {
+        match $first.dtype() {
+            DType::F32 => {
+                $(let $name: &[f32] = values($storage, $layout)?;)*
+                CpuStorage::F32($f32)
+            }
+            DType::F64 => {
+                $(let $name: &[f64] = values($storage, $layout)?;)*
+                CpuStorage::F64($f64)
+            }
+            DType::BF16 => {
+                $(let $name = &widened(values($storage, $layout)?)[..];)*
+                CpuStorage::BF16($f32.into_iter().map(bf16::from_f32).collect())
+            }
+            other => bail!("convolution of {other:?}: expected f32, f64 or bf16"),
+        }
+    };
+}
+
+fn widened(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
 }
 
 /// The values of a contiguous tensor in its storage.
@@ -186,34 +176,46 @@ impl CustomOp3 for Conv {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let g = self.geometry(x_layout.shape(), weight_layout.shape())?;
-        if bias_layout.shape().dims1()? != g.out {
-            bail!("a bias of {:?} for {} channels", bias_layout.shape(), g.out);
+        let s = self.sizes(x_layout.shape(), weight_layout.shape())?;
+        if bias_layout.shape().dims1()? != s.shape.out {
+            bail!("a bias of {:?} for {} channels", bias_layout.shape(), s.shape.out);
         }
-        let shape = Shape::from((g.batch, g.height_out(), g.width_out(), g.out));
-        let y = match x.dtype() {
-            DType::F32 => CpuStorage::F32(self.forward(
-                &g,
-                values(x, x_layout)?,
-                values(weight, weight_layout)?,
-                values(bias, bias_layout)?,
-            )),
-            DType::F64 => CpuStorage::F64(self.forward(
-                &g,
-                values(x, x_layout)?,
-                values(weight, weight_layout)?,
-                values(bias, bias_layout)?,
-            )),
-            other => bail!("convolution of {other:?}: expected f32 or f64"),
-        };
+        let shape = Shape::from((s.batch, s.out[0], s.out[1], s.shape.out));
+        let relu = self.params.activation == Activation::Relu;
+        let y = by_type!(
+            x, [xs: x, x_layout], [ws: weight, weight_layout], [bs: bias, bias_layout];
+            cpu::forward(Level::best(), &s, xs, ws, bs, relu),
+            {
+                let mut y = reference::forward(&s, xs, ws, bs);
+                if relu {
+                    y.iter_mut().for_each(|y| *y = y.max(0.0));
+                }
+                y
+            }
+        );
         Ok((y, shape))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        weight: &CudaStorage,
+        weight_layout: &Layout,
+        _bias: &CudaStorage,
+        _bias_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let s = self.sizes(x_layout.shape(), weight_layout.shape())?;
+        let shape = Shape::from((s.batch, s.out[0], s.out[1], s.shape.out));
+        Ok((cuda::forward(&self.params, (x, x_layout), (weight, weight_layout), &shape)?, shape))
     }
 
     fn bwd(
         &self,
         x: &Tensor,
         weight: &Tensor,
-        _bias: &Tensor,
+        bias: &Tensor,
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
@@ -227,8 +229,9 @@ impl CustomOp3 for Conv {
             false => None,
         };
         let dw = x.contiguous()?.apply_op2_no_bwd(&grad, &WeightGradient { conv: self, weight: weight.shape() })?;
-        let db = grad.flatten_to(2)?.sum(0)?;
-        Ok((dx, Some(dw), Some(db)))
+        // Training has no bias: batch normalisation has one.
+        let db = if bias.track_op() { Some(grad.flatten_to(2)?.sum(0)?) } else { None };
+        Ok((dx, Some(dw), db))
     }
 }
 
@@ -248,12 +251,19 @@ impl candle_core::CustomOp2 for InputGradient<'_> {
     }
 
     fn cpu_fwd(&self, w: &CpuStorage, wl: &Layout, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = self.conv.geometry(self.x, wl.shape())?;
-        let dx = match w.dtype() {
-            DType::F64 => CpuStorage::F64(self.conv.backward_input(&g, values(grad, gl)?, values(w, wl)?)),
-            _ => CpuStorage::F32(self.conv.backward_input(&g, values(grad, gl)?, values(w, wl)?)),
-        };
+        let s = self.conv.sizes(self.x, wl.shape())?;
+        let dx = by_type!(
+            w, [ws: w, wl], [gs: grad, gl];
+            cpu::input_gradient(Level::best(), &s, gs, ws),
+            reference::input_gradient(&s, gs, ws)
+        );
         Ok((dx, self.x.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, w: &CudaStorage, wl: &Layout, grad: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.conv.sizes(self.x, wl.shape())?;
+        Ok((cuda::input_gradient(&self.conv.params, (w, wl), (grad, gl), self.x)?, self.x.clone()))
     }
 }
 
@@ -263,12 +273,19 @@ impl candle_core::CustomOp2 for WeightGradient<'_> {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
-        let g = self.conv.geometry(xl.shape(), self.weight)?;
-        let dw = match x.dtype() {
-            DType::F64 => CpuStorage::F64(self.conv.backward_weight(&g, values(x, xl)?, values(grad, gl)?)),
-            _ => CpuStorage::F32(self.conv.backward_weight(&g, values(x, xl)?, values(grad, gl)?)),
-        };
+        let s = self.conv.sizes(xl.shape(), self.weight)?;
+        let dw = by_type!(
+            x, [xs: x, xl], [gs: grad, gl];
+            cpu::weight_gradient(Level::best(), &s, xs, gs),
+            reference::weight_gradient(&s, xs, gs)
+        );
         Ok((dw, self.weight.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, xl: &Layout, grad: &CudaStorage, gl: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.conv.sizes(xl.shape(), self.weight)?;
+        Ok((cuda::weight_gradient(&self.conv.params, (x, xl), (grad, gl), self.weight)?, self.weight.clone()))
     }
 }
 

@@ -2,81 +2,113 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Shape, Tensor, Var};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Activation, ConvParams, Threads, conv2d};
+use super::{Activation, Conv, ConvParams, conv2d, cpu, reference};
+use crate::model::kernel::Level;
 
 fn random(shape: &[usize], rng: &mut ChaCha8Rng) -> Tensor {
     let values: Vec<f64> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// The definition, in plain loops.
-fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, params: &ConvParams) -> Vec<f64> {
-    let (batch, height, width, channels) = x.dims4().unwrap();
-    let (kernel_height, kernel_width, _, out) = weight.dims4().unwrap();
-    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let (x, weight, bias) = (flat(x), flat(weight), flat(bias));
-    let ConvParams { stride, padding, activation, .. } = *params;
-    let mut y = Vec::new();
-    for n in 0..batch {
-        for top in (0..=height + 2 * padding - kernel_height).step_by(stride) {
-            for left in (0..=width + 2 * padding - kernel_width).step_by(stride) {
-                for o in 0..out {
-                    let mut sum = bias[o];
-                    for (p, q) in (0..kernel_height).flat_map(|p| (0..kernel_width).map(move |q| (p, q))) {
-                        let (i, j) = (top + p, left + q);
-                        if i < padding || j < padding || i >= height + padding || j >= width + padding {
-                            continue;
-                        }
-                        for c in 0..channels {
-                            let at = ((n * height + i - padding) * width + j - padding) * channels + c;
-                            sum += x[at] * weight[((p * kernel_width + q) * channels + c) * out + o];
-                        }
-                    }
-                    y.push(if activation == Activation::Relu { sum.max(0.0) } else { sum });
-                }
-            }
-        }
-    }
-    y
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn it_is_the_sum_that_the_definition_says(
-        (batch, height, width, channels) in (1usize..10, 1usize..9, 1usize..9, 1usize..6),
-        (kernel, out, stride, padding) in (1usize..5, 1usize..6, 1usize..4, 0usize..3),
-        (relu, one_thread, seed) in (any::<bool>(), any::<bool>(), any::<u64>()),
+    fn every_level_convolves_and_differentiates_as_the_definition_says(
+        (batch, height, width) in (1usize..7, 1usize..12, 1usize..17),
+        (kernel, stride, padding) in ((1usize..8, 1usize..8), 1usize..4, 0usize..4),
+        (groups, group_in, group_out, depthwise) in (1usize..4, 1usize..7, 1usize..36, any::<bool>()),
+        (relu, seed) in (any::<bool>(), any::<u64>()),
     ) {
-        let params = ConvParams {
-            stride,
-            padding,
-            activation: if relu { Activation::Relu } else { Activation::None },
-            threads: if one_thread { Threads::One } else { Threads::All },
+        let (channels, out, groups) = match depthwise {
+            true => (group_out, group_out, group_out),
+            false => (groups * group_in, groups * group_out, groups),
         };
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let x = random(&[batch, height, width, channels], &mut rng);
-        let weight = random(&[kernel, kernel, channels, out], &mut rng);
-        let bias = random(&[out], &mut rng);
-        let y = conv2d(&x, &weight, Some(&bias), &params);
-        if height + 2 * padding < kernel || width + 2 * padding < kernel {
-            prop_assert!(y.is_err());
+        let conv = Conv { params: ConvParams { stride, padding, groups, activation: Activation::None } };
+        let (x_shape, w_shape) = ([batch, height, width, channels], [kernel.0, kernel.1, channels / groups, out]);
+        let sizes = conv.sizes(&Shape::from(&x_shape[..]), &Shape::from(&w_shape[..]));
+        if height + 2 * padding < kernel.0 || width + 2 * padding < kernel.1 {
+            prop_assert!(sizes.is_err());
             return Ok(());
         }
-        let y = y.unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        let expected = reference(&x, &weight, &bias, &params);
-        prop_assert_eq!(y.len(), expected.len());
-        // Terms are below 1, so any order of additions stays within count² · epsilon of any other.
-        let terms = (kernel * kernel * channels + 1) as f64;
-        let bound = terms * terms * f64::EPSILON;
-        for (found, expected) in y.iter().zip(&expected) {
-            prop_assert!((found - expected).abs() <= bound, "{} instead of {}", found, expected);
+        let s = sizes.unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut draw = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<f32>>();
+        let (x, weight, bias, grad) = (draw(batch * s.photo()), draw(s.weights()), draw(out), draw(batch * s.photo_out()));
+        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+        let (x64, weight64, grad64) = (wide(&x), wide(&weight), wide(&grad));
+        // Terms are below 1 and each of them and of the additions rounds once.
+        let close = |found: &[f32], expected: &[f64], terms: usize| {
+            let bound = (terms + 3) as f64 * (terms + 1) as f64 * f64::from(f32::EPSILON);
+            found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() <= bound)
+        };
+        let area = kernel.0 * kernel.1;
+        let mut y = reference::forward(&s, &x64, &weight64, &wide(&bias));
+        if relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+        let (dx, dw) = (reference::input_gradient(&s, &grad64, &weight64), reference::weight_gradient(&s, &x64, &grad64));
+        for level in Level::available() {
+            let name = level.name();
+            prop_assert!(close(&cpu::forward(level, &s, &x, &weight, &bias, relu), &y, area * channels / groups), "forward, {}", name);
+            prop_assert!(close(&cpu::input_gradient(level, &s, &grad, &weight), &dx, area * out / groups), "dX, {}", name);
+            prop_assert!(close(&cpu::weight_gradient(level, &s, &x, &grad), &dw, batch * s.pixels_out()), "dW, {}", name);
+        }
+    }
+}
+
+#[test]
+fn weight_gradients_do_not_depend_on_the_number_of_threads() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let x = random(&[11, 9, 9, 5], &mut rng).to_dtype(DType::F32).unwrap();
+    let weight = Var::from_tensor(&random(&[3, 3, 5, 40], &mut rng).to_dtype(DType::F32).unwrap()).unwrap();
+    let gradient = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let params = ConvParams { padding: 1, ..ConvParams::default() };
+        let grads = pool.install(|| conv2d(&x, &weight, None, &params).unwrap().sqr().unwrap().backward()).unwrap();
+        grads.get(&weight).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    assert_eq!(gradient(1), gradient(3));
+}
+
+#[test]
+fn sixteen_bits_are_convolved_with_sums_of_thirty_two() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let (x, weight) = (random(&[2, 5, 5, 40], &mut rng), random(&[3, 3, 40, 8], &mut rng));
+    let to = |t: &Tensor, dtype| t.to_dtype(DType::BF16).unwrap().to_dtype(dtype).unwrap();
+    let convolve = |dtype| conv2d(&to(&x, dtype), &to(&weight, dtype), None, &ConvParams::default()).unwrap();
+    let flat = |t: Tensor| t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+    for (narrow, wide) in flat(convolve(DType::BF16)).into_iter().zip(flat(convolve(DType::F64))) {
+        // Eight bits of the result, and the sums of 360 terms.
+        assert!((narrow - wide).abs() <= wide.abs() / 256.0 + 1e-4, "{narrow} instead of {wide}");
+    }
+}
+
+#[test]
+fn gradients_agree_with_candles_own() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for (stride, padding, groups) in [(1, 1, 1), (2, 1, 1), (2, 0, 1), (1, 1, 2)] {
+        let var = |shape: &[usize], rng: &mut ChaCha8Rng| {
+            Var::from_tensor(&random(shape, rng).to_dtype(DType::F32).unwrap()).unwrap()
+        };
+        let (x, weight) = (var(&[3, 9, 9, 4], &mut rng), var(&[3, 3, 4 / groups, 6], &mut rng));
+        let params = ConvParams { stride, padding, groups, ..ConvParams::default() };
+        let ours = conv2d(&x, &weight, None, &params).unwrap();
+        let nchw = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        let oihw = weight.permute((3, 2, 0, 1)).unwrap().contiguous().unwrap();
+        let theirs = nchw.conv2d(&oihw, padding, stride, 1, groups).unwrap();
+        let (ours, theirs) = (ours.sqr().unwrap().backward().unwrap(), theirs.sqr().unwrap().backward().unwrap());
+        for var in [&x, &weight] {
+            let flat = |grads: &GradStore| grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (ours, theirs) in flat(&ours).into_iter().zip(flat(&theirs)) {
+                assert!((ours - theirs).abs() <= 1e-3 * theirs.abs().max(1.0), "{ours} instead of {theirs}");
+            }
         }
     }
 }
@@ -118,6 +150,8 @@ fn gradients_agree_with_finite_differences() {
     check_gradients(&[9, 7, 8, 2], &[3, 3, 2, 5], ConvParams { stride: 2, padding: 1, ..ConvParams::default() });
     check_gradients(&[2, 4, 4, 3], &[1, 1, 3, 4], ConvParams::default());
     check_gradients(&[2, 5, 5, 2], &[1, 1, 2, 3], ConvParams { stride: 2, ..ConvParams::default() });
+    check_gradients(&[2, 5, 5, 4], &[3, 3, 2, 6], ConvParams { groups: 2, padding: 1, ..ConvParams::default() });
+    check_gradients(&[2, 5, 5, 3], &[3, 3, 1, 3], ConvParams { groups: 3, stride: 2, ..ConvParams::default() });
     let relu = ConvParams { activation: Activation::Relu, ..ConvParams::default() };
     check_gradients(&[2, 5, 6, 2], &[2, 3, 2, 4], relu);
 }
@@ -128,5 +162,5 @@ fn channels_that_disagree_are_an_error() {
     let x = random(&[1, 4, 4, 3], &mut rng);
     let weight = random(&[3, 3, 2, 4], &mut rng);
     let message = conv2d(&x, &weight, None, &ConvParams::default()).unwrap_err().to_string();
-    assert!(message.contains("3 channels with weights for 2"), "{message}");
+    assert!(message.contains("3 channels in 1 groups with weights for 2"), "{message}");
 }

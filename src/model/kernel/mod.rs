@@ -4,6 +4,7 @@
 //! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
 //! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
+mod convolution;
 mod depthwise;
 #[allow(dead_code, reason = "until a quantised network is computed")]
 mod int8;
@@ -12,6 +13,7 @@ mod int8_tile;
 mod product;
 mod tile;
 
+pub(crate) use convolution::{Convolution, Map, Shape};
 pub(crate) use depthwise::Depthwise;
 #[allow(unused_imports, reason = "until a quantised network is computed")]
 pub(crate) use int8::{ByteProduct, Outputs, PackedBytes, Residual};

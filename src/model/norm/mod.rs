@@ -1,0 +1,237 @@
+//! Batch normalisation over the last dimension, with the residual and the activation that follow it, as one differentiable operation.
+//!
+//! Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 1. Written out because the stock one works on NCHW and takes about ten
+//! passes over the activations; only a GPU still takes those passes. Moments stay on the tensor's device, so that nothing here
+//! waits for it.
+
+mod composed;
+mod cpu;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
+};
+
+use super::conv::{Activation, values};
+
+/// Added to the variance, so that a constant channel stays finite.
+pub(crate) const EPSILON: f64 = 1e-5;
+
+/// Mean and (biased) variance of each channel over a batch, on its device.
+#[derive(Clone, Debug)]
+pub(crate) struct Moments {
+    /// `(2, channels)`: means, then variances; `f64` for `f64`, otherwise `f32`.
+    both: Tensor,
+}
+
+impl Moments {
+    /// Of `x`: `(…, channels)`, `f32`, `f64` or `bf16`. No gradient passes here: it passes in [`batch_norm`].
+    ///
+    /// # Errors
+    /// When `x` is empty or of another type.
+    pub(crate) fn of(x: &Tensor) -> Result<Self> {
+        let x = computable(&x.detach())?.contiguous()?;
+        if !x.device().is_cpu() {
+            return Ok(Self { both: composed::moments(&x)? });
+        }
+        Ok(Self { both: x.apply_op1_no_bwd(&MomentsOf)? })
+    }
+
+    /// `(channels)`.
+    pub(crate) fn mean(&self) -> Result<Tensor> {
+        self.both.get(0)
+    }
+
+    /// `(channels)`, of the sample: the sum of squares divided by its count.
+    pub(crate) fn variance(&self) -> Result<Tensor> {
+        self.both.get(1)
+    }
+}
+
+/// `activation(γ · (x - mean) / √(variance + ε) + β + residual)`, for each channel.
+///
+/// - `x`: `(…, channels)`, `f32`, `f64` or `bf16`; `residual`: the same; `moments`: of this `x`.
+/// - `affine`: `(2, channels)`: γ, then β; converted to the type of the moments.
+/// - Differentiable in all three, through the moments.
+///
+/// # Errors
+/// When shapes or types disagree.
+pub(crate) fn batch_norm(
+    x: &Tensor,
+    affine: &Tensor,
+    residual: Option<&Tensor>,
+    moments: Moments,
+    activation: Activation,
+) -> Result<Tensor> {
+    let affine = affine.to_dtype(moments.both.dtype())?.contiguous()?;
+    if !x.device().is_cpu() {
+        return composed::batch_norm(x, &affine, residual, activation);
+    }
+    let op = BatchNorm { moments, activation };
+    let y = match residual {
+        None => computable(x)?.contiguous()?.apply_op2(&affine, op),
+        Some(residual) => {
+            let residual = computable(residual)?.contiguous()?;
+            computable(x)?.contiguous()?.apply_op3(&affine, &residual, op)
+        }
+    };
+    y?.to_dtype(x.dtype())
+}
+
+/// `x`, or `f32` where its device has no kernel for its type: `bf16` on the CPU.
+fn computable(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::BF16 if x.device().is_cpu() => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
+    }
+}
+
+struct BatchNorm {
+    moments: Moments,
+    activation: Activation,
+}
+
+type Input<'a> = (&'a CpuStorage, &'a Layout);
+
+impl BatchNorm {
+    fn check(&self, x: &Layout, affine: &Layout, residual: Option<&Layout>) -> Result<()> {
+        let (moments, shape) = (self.moments.both.dims(), x.dims());
+        if shape.last() != moments.last() || affine.dims() != moments || x.shape().elem_count() == 0 {
+            bail!("normalising {shape:?} by {:?} with moments {moments:?}", affine.dims());
+        }
+        if let Some(residual) = residual.filter(|residual| residual.dims() != shape) {
+            bail!("normalising {shape:?} with a residual of {:?}", residual.dims());
+        }
+        Ok(())
+    }
+
+    fn forward(&self, x: Input<'_>, affine: Input<'_>, residual: Option<Input<'_>>) -> Result<(CpuStorage, Shape)> {
+        self.check(x.1, affine.1, residual.map(|(_, layout)| layout))?;
+        let y = match x.0.dtype() {
+            DType::F32 => CpuStorage::F32(self.forward_as(x, affine, residual)?),
+            DType::F64 => CpuStorage::F64(self.forward_as(x, affine, residual)?),
+            other => bail!("normalising {other:?} on the CPU: expected f32 or f64"),
+        };
+        Ok((y, x.1.shape().clone()))
+    }
+
+    fn forward_as<T: WithDType>(&self, x: Input<'_>, affine: Input<'_>, residual: Option<Input<'_>>) -> Result<Vec<T>> {
+        let residual = residual.map(|(storage, layout)| values(storage, layout)).transpose()?;
+        let channels = read(&self.moments.both, |moments| {
+            Ok(cpu::Channels::new(moments, values(affine.0, affine.1)?, self.activation))
+        })?;
+        Ok(channels.forward(values(x.0, x.1)?, residual))
+    }
+
+    /// Gradients of input, affine and residual.
+    fn backward(&self, x: &Tensor, affine: &Tensor, residual: bool, y: &Tensor, grad: &Tensor) -> Result<Gradients> {
+        let grad = grad.contiguous()?;
+        match x.dtype() {
+            DType::F64 => self.backward_as::<f64>(x, affine, residual, y, &grad),
+            _ => self.backward_as::<f32>(x, affine, residual, y, &grad),
+        }
+    }
+
+    fn backward_as<T: WithDType>(
+        &self,
+        x: &Tensor,
+        affine: &Tensor,
+        residual: bool,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<Gradients> {
+        let channels = read(&self.moments.both, |moments: &[T]| {
+            read(affine, |affine| Ok(cpu::Channels::new(moments, affine, self.activation)))
+        })?;
+        let found = read(x, |x| read(y, |y| read(grad, |grad| Ok(channels.backward(x, y, grad, residual)))))?;
+        Ok(Gradients {
+            x: Tensor::from_vec(found.x, x.shape(), x.device())?,
+            affine: Tensor::from_vec(found.affine, affine.shape(), x.device())?,
+            residual: found.residual.map(|residual| Tensor::from_vec(residual, x.shape(), x.device())).transpose()?,
+        })
+    }
+}
+
+struct Gradients {
+    x: Tensor,
+    affine: Tensor,
+    residual: Option<Tensor>,
+}
+
+/// Calls `f` with the values of a contiguous tensor on the CPU.
+fn read<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(values(storage, layout)?),
+        _ => bail!("batch normalisation of tensors on two devices"),
+    }
+}
+
+struct MomentsOf;
+
+impl CustomOp1 for MomentsOf {
+    fn name(&self) -> &'static str {
+        "moments"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let channels = match layout.dims().last() {
+            Some(channels) if layout.shape().elem_count() > 0 => *channels,
+            _ => bail!("moments of {:?}: expected values", layout.dims()),
+        };
+        let moments = match x.dtype() {
+            DType::F32 => CpuStorage::F32(cpu::moments(values(x, layout)?, channels)),
+            DType::F64 => CpuStorage::F64(cpu::moments(values(x, layout)?, channels)),
+            other => bail!("moments of {other:?} on the CPU: expected f32 or f64"),
+        };
+        Ok((moments, Shape::from((2, channels))))
+    }
+}
+
+impl CustomOp2 for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, affine: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.forward((x, xl), (affine, al), None)
+    }
+
+    fn bwd(&self, x: &Tensor, affine: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let found = self.backward(x, affine, false, y, grad)?;
+        Ok((Some(found.x), Some(found.affine)))
+    }
+}
+
+impl CustomOp3 for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch-norm-residual"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        affine: &CpuStorage,
+        al: &Layout,
+        residual: &CpuStorage,
+        rl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward((x, xl), (affine, al), Some((residual, rl)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        affine: &Tensor,
+        _residual: &Tensor,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let found = self.backward(x, affine, true, y, grad)?;
+        Ok((Some(found.x), Some(found.affine), found.residual))
+    }
+}
+
+#[cfg(test)]
+mod tests;
