@@ -49,11 +49,6 @@ impl PackedBytes {
         Self { path, lines, taps, depth, columns }
     }
 
-    /// Channels.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// How many bytes a tap reads: the steps, and up to three more.
     pub(crate) fn reach(&self) -> usize {
         self.depth.next_multiple_of(QUAD)

@@ -6,7 +6,6 @@
 
 mod convolution;
 mod depthwise;
-#[allow(dead_code, reason = "until a quantised network is computed")]
 mod int8;
 mod int8_registers;
 mod int8_tile;
@@ -15,7 +14,6 @@ mod tile;
 
 pub(crate) use convolution::{Convolution, Map, Shape};
 pub(crate) use depthwise::Depthwise;
-#[allow(unused_imports, reason = "until a quantised network is computed")]
 pub(crate) use int8::{ByteProduct, Outputs, PackedBytes, Residual};
 pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
 
