@@ -20,7 +20,7 @@ pub(super) struct Job<'a> {
     /// Offsets into `a` where `depth` steps begin.
     pub(super) taps: &'a [usize],
     pub(super) depth: usize,
-    /// Weights of one step, and the floats to the next.
+    /// Weights of one step, and the floats to the next: those of a panel unless `TRANSPOSED`.
     pub(super) b: *const f32,
     pub(super) b_step: usize,
     /// First output of each group, and the floats from pixel to pixel.
@@ -141,6 +141,7 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
 ) -> Sums<S, G, P, V> {
     // Two steps a turn: more would not fit the cache of decoded instructions, one would spend them on counting.
     let a_step = if T { job.a_step } else { 1 };
+    let b_step = b_step::<S, T, V>(job);
     let mut sums = [[[simd.splat_f32s(0.0); V]; P]; G];
     let mut b = job.b;
     for tap in job.taps {
@@ -156,15 +157,22 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
                 for a in a.iter_mut().take(G) {
                     *a = a.wrapping_add(2 * a_step);
                 }
-                b = b.wrapping_add(2 * job.b_step);
+                b = b.wrapping_add(2 * b_step);
             }
             if job.depth % 2 == 1 {
                 step::<S, T, G, P, V>(simd, job, a, b, 0, &mut sums);
-                b = b.wrapping_add(job.b_step);
+                b = b.wrapping_add(b_step);
             }
         }
     }
     sums
+}
+
+/// From one step's weights to the next. A constant for packed ones, which saves a register: with one less, sums are spilled.
+#[inline(always)]
+fn b_step<S: Simd, const T: bool, const V: usize>(job: &Job<'_>) -> usize {
+    // Panels are packed at their whole width, also where a tile computes half of it.
+    if T { job.b_step } else { V.max(2) * S::F32_LANES }
 }
 
 /// Adds the products of step `u` from `a` and `b` on. A function that is always inlined, since a closure would be compiled without the
@@ -180,10 +188,11 @@ unsafe fn step<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
     sums: &mut Sums<S, G, P, V>,
 ) {
     let (a_pixel, a_step) = if T { (1, job.a_step) } else { (job.a_pixel, 1) };
+    let b_step = b_step::<S, T, V>(job);
     let mut weights = [simd.splat_f32s(0.0); V];
     for v in 0..V {
         // SAFETY: the caller's promise: the step's weights lie in `b`.
-        weights[v] = unsafe { load::<S>(b.add(u * job.b_step + v * S::F32_LANES)) };
+        weights[v] = unsafe { load::<S>(b.add(u * b_step + v * S::F32_LANES)) };
     }
     for g in 0..G {
         for p in 0..P {
