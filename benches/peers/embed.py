@@ -52,7 +52,7 @@ def models(ours, crops, precisions):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--precision", nargs="+", choices=TARGETS, default=["fp32"])
+    arguments.add_argument("--precision", nargs="+", choices=TARGETS, default=["fp32", "int8"])
     arguments.add_argument("--photos", default=common.ROOT / "samples", help="folder of JPEGs (default: samples/)")
     arguments.add_argument("--check", action="store_true", help="exit with 1 when a ratio misses its target")
     arguments = arguments.parse_args()

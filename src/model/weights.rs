@@ -8,6 +8,7 @@
 //! | `network`     | [`NetworkConfig`] as JSON                                                                   |
 //! | `alignment`   | [`Alignment`] as JSON                                                                       |
 //! | `calibration` | [`Calibration`] as JSON                                                                     |
+//! | `int8`        | optional: for a network in bytes, what one step of each value's bytes is worth, as JSON              |
 //! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers                     |
 //! | `thresholds`  | BLAKE3 of the text of `calibration`, which may be measured anew for the same weights        |
 
@@ -23,7 +24,7 @@ use safetensors::tensor::TensorView;
 
 use super::network::{FaceNet, Mode, NetworkConfig, input};
 use super::onnx::{self, Description, Scaling};
-use super::plan::{LayerTime, Plan, Threads};
+use super::plan::{ByteGraph, BytePlan, LayerTime, Plan, Threads};
 use super::{Embed, Precision};
 use crate::face::Alignment;
 use crate::{Calibration, Crop, Embedding, Error, Result, Task};
@@ -43,6 +44,8 @@ pub struct Weights {
     alignment: Alignment,
     calibration: Option<Calibration>,
     tensors: BTreeMap<String, Tensor>,
+    /// What one step of each value's bytes is worth; none for a network in floats.
+    steps: Option<Vec<f32>>,
     digest: String,
 }
 
@@ -59,7 +62,37 @@ impl Weights {
             hasher.update(&bytes(tensor)?);
         }
         let digest = hasher.finalize().to_hex().to_string();
-        Ok(Self { network, alignment, calibration: None, tensors, digest })
+        Ok(Self { network, alignment, calibration: None, tensors, steps: None, digest })
+    }
+
+    /// The same network in bytes (int8): the ranges of its values are measured on `crops`. It embeds a little differently, so it has a digest
+    /// and needs a calibration of its own.
+    ///
+    /// # Errors
+    /// `Argument` when there are no crops, or the network can't be put in bytes.
+    pub fn quantised(&self, crops: &[Crop]) -> Result<Self> {
+        if crops.is_empty() {
+            return Err(Error::argument("crops", "none to measure the ranges of values on"));
+        }
+        let side = self.network.input_side;
+        let x = input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+        let graph = self.folded(&Device::Cpu)?.graph()?;
+        let steps = ByteGraph::measure(&graph, &x, [crops.len(), side, side, 3])?;
+        ByteGraph::new(&graph, steps.clone())?;
+        Self::new(self.network.clone(), self.alignment, self.tensors.clone())?.in_bytes(steps)
+    }
+
+    fn in_bytes(mut self, steps: Vec<f32>) -> Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.digest.as_bytes()).update(b"int8").update(json(&steps)?.as_bytes());
+        self.digest = hasher.finalize().to_hex().to_string();
+        self.steps = Some(steps);
+        Ok(self)
+    }
+
+    /// Whether the network computes in bytes.
+    pub fn is_quantised(&self) -> bool {
+        self.steps.is_some()
     }
 
     /// With the operating points that were measured for these weights.
@@ -106,7 +139,10 @@ impl Weights {
         }
         let calibration = parse("calibration", entry("calibration")?).map_err(wrong)?;
         let tensors = views.iter().map(|(name, view)| Ok((name.to_owned(), tensor(&view, &Device::Cpu)?)));
-        let weights = Self::new(network, alignment, tensors.collect::<Result<_>>()?)?;
+        let mut weights = Self::new(network, alignment, tensors.collect::<Result<_>>()?)?;
+        if let Some(steps) = metadata.get("int8") {
+            weights = weights.in_bytes(parse("int8", steps).map_err(wrong)?)?;
+        }
         if &weights.digest != entry("digest")? {
             return Err(wrong(format!("damaged: digest {}, expected {}", weights.digest, entry("digest")?)));
         }
@@ -120,7 +156,7 @@ impl Weights {
     pub fn write(&self, path: &Path) -> Result<()> {
         let missing = || Error::argument("weights", "have no calibration: measure it on held-out people first");
         let calibration = json(self.calibration.as_ref().ok_or_else(missing)?)?;
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("network".to_owned(), json(&self.network)?),
             ("alignment".to_owned(), json(&self.alignment)?),
@@ -128,6 +164,9 @@ impl Weights {
             ("calibration".to_owned(), calibration),
             ("digest".to_owned(), self.digest.clone()),
         ]);
+        if let Some(steps) = &self.steps {
+            metadata.insert("int8".to_owned(), json(steps)?);
+        }
         write_tensors(path, &self.tensors, metadata)
     }
 
@@ -190,6 +229,7 @@ pub struct TrainedEmbedder {
 /// What computes.
 enum Engine {
     Cpu(Plan),
+    Bytes(BytePlan),
     Device(Box<OnDevice>),
 }
 
@@ -213,8 +253,12 @@ impl TrainedEmbedder {
     /// # Errors
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
-        let plan = Plan::new(&weights.folded(&Device::Cpu)?.graph()?);
-        Ok(Self::with(Engine::Cpu(plan), weights))
+        let graph = weights.folded(&Device::Cpu)?.graph()?;
+        let engine = match &weights.steps {
+            None => Engine::Cpu(Plan::new(&graph)),
+            Some(steps) => Engine::Bytes(BytePlan::new(&ByteGraph::new(&graph, steps.clone())?)),
+        };
+        Ok(Self::with(engine, weights))
     }
 
     /// The same on any device: on a GPU in large batches, its convolutions of `f32` as TF32.
@@ -224,7 +268,8 @@ impl TrainedEmbedder {
     /// # Errors
     /// As [`new`](Self::new); `Tensor` when the device fails.
     pub fn on(weights: Weights, device: &Device, precision: Precision) -> Result<Self> {
-        if device.is_cpu() {
+        // A network in bytes runs on the CPU alone.
+        if device.is_cpu() || weights.is_quantised() {
             return Self::new(weights);
         }
         let dtype = precision.dtype();
@@ -254,11 +299,11 @@ impl TrainedEmbedder {
             return Err(Error::argument("x", format!("{} values, expected a multiple of {each}", x.len())));
         }
         let shape = [x.len() / each, side, side, 3];
-        let plan = match &self.engine {
-            Engine::Cpu(plan) => plan,
+        let (mut rows, _) = match &self.engine {
+            Engine::Cpu(plan) => plan.run(x, shape, Threads::All)?,
+            Engine::Bytes(plan) => plan.run(x, shape, Threads::All)?,
             Engine::Device(on) => return on.forward(&Tensor::from_slice(x, &shape, &on.device)?),
         };
-        let (mut rows, _) = plan.run(x, shape, Threads::All)?;
         for row in rows.chunks_exact_mut(Embedding::DIMENSIONS) {
             let length = (row.iter().map(|v| v * v).sum::<f32>() + 1e-12).sqrt();
             row.iter_mut().for_each(|v| *v /= length);
@@ -276,7 +321,7 @@ impl TrainedEmbedder {
         let side = self.weights.network.input_side;
         match &self.engine {
             Engine::Cpu(plan) => plan.profile(x, [x.len() / (side * side * 3), side, side, 3]),
-            Engine::Device(_) => Err(Error::argument("device", "layers are timed on the CPU only")),
+            _ => Err(Error::argument("network", "layers are timed in floats on the CPU only")),
         }
     }
 }
@@ -285,10 +330,12 @@ impl Embed for TrainedEmbedder {
     fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
         let mut embeddings = Vec::with_capacity(crops.len());
         let side = self.weights.network.input_side;
-        let batch = if matches!(self.engine, Engine::Cpu(_)) { BATCH } else { DEVICE_BATCH };
+        let batch = if matches!(self.engine, Engine::Device(_)) { DEVICE_BATCH } else { BATCH };
         for crops in crops.chunks(batch) {
             let rows = match &self.engine {
-                Engine::Cpu(_) => self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?,
+                Engine::Cpu(_) | Engine::Bytes(_) => {
+                    self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?
+                }
                 Engine::Device(on) => on.forward(&input(crops, side, &on.device)?)?,
             };
             for row in rows.chunks_exact(Embedding::DIMENSIONS) {

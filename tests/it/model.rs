@@ -68,6 +68,29 @@ fn damaged_weights_are_refused_or_the_same() {
 }
 
 #[test]
+fn a_network_in_bytes_embeds_nearly_the_same_and_comes_back_from_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let floats = Weights::bundled().unwrap();
+    let calibration = TrainedEmbedder::new(floats.clone()).unwrap().calibration().clone();
+    let bytes = floats.quantised(&crops()).unwrap().calibrated(calibration);
+    assert!(bytes.is_quantised() && !floats.is_quantised());
+    assert_ne!(bytes.digest(), floats.digest(), "a gallery must not mix the two");
+    bytes.write(&path).unwrap();
+    let back = Weights::read(&path).unwrap();
+    assert_eq!(back.digest(), bytes.digest());
+    let embed = |weights: Weights| TrainedEmbedder::new(weights).unwrap().embed(&crops()).unwrap();
+    let (floats, bytes, back) = (embed(floats), embed(bytes), embed(back));
+    assert_eq!(bytes, back);
+    for (a, b) in floats.iter().zip(&bytes) {
+        // A squared distance: the rounding turns an embedding by a few degrees at most.
+        let distance = a.distance(b);
+        assert!(distance > 0.0 && distance < 0.02, "{distance}");
+    }
+    assert!(Weights::bundled().unwrap().quantised(&[]).is_err());
+}
+
+#[test]
 fn embedding_does_not_depend_on_who_else_is_in_the_batch() {
     let embedder = TrainedEmbedder::new(weights()).unwrap();
     let crops = crops();

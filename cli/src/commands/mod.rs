@@ -8,6 +8,7 @@ mod forget;
 mod identify;
 mod ingest;
 mod people;
+mod quantise;
 mod serve;
 mod stats;
 mod train;
@@ -106,6 +107,7 @@ pub(crate) enum Command {
     Stats(stats::Args),
     Serve(serve::Args),
     Train(train::Args),
+    Quantise(quantise::Args),
     Eval(eval::Args),
     Export(export::Args),
 }
@@ -144,6 +146,7 @@ impl Command {
             Self::Stats(args) => stats::run(args, common, out),
             Self::Serve(args) => serve::run(args, common),
             Self::Train(args) => train::run(args, common),
+            Self::Quantise(args) => quantise::run(args, common, out),
             Self::Eval(args) => eval::run(args, common, out),
             Self::Export(args) => export::run(args, common, out),
         }

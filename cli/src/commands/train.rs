@@ -215,7 +215,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
     Ok(Answer::Yes)
 }
 
-fn names(paths: &[PathBuf]) -> String {
+pub(super) fn names(paths: &[PathBuf]) -> String {
     let name = |path: &PathBuf| Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     paths.iter().map(name).collect::<Vec<_>>().join(", ")
 }

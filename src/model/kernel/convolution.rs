@@ -90,7 +90,7 @@ impl Shape {
 }
 
 /// A convolution with its weights as tiles want them, and what is done to its outputs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Convolution {
     level: Level,
     pub(crate) shape: Shape,
@@ -99,7 +99,7 @@ pub(crate) struct Convolution {
     slope: Option<Vec<f32>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kernel {
     /// One matrix a group.
     Groups(Vec<Packed>),

@@ -6,11 +6,15 @@
 
 mod convolution;
 mod depthwise;
+mod int8;
+mod int8_registers;
+mod int8_tile;
 mod product;
 mod tile;
 
 pub(crate) use convolution::{Convolution, Map, Shape};
 pub(crate) use depthwise::Depthwise;
+pub(crate) use int8::{ByteProduct, Outputs, PackedBytes, Residual};
 pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
 
 use std::sync::OnceLock;

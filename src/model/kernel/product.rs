@@ -28,27 +28,35 @@ pub(crate) enum Order {
 }
 
 /// Weights in panels of channels as wide as a tile, rows of zeros behind the last channel.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Packed {
+    /// From `start` on: the first address that is a whole number of cache lines, so that no register is read from two.
     values: Vec<f32>,
+    start: usize,
     /// Rows: taps times steps.
     rows: usize,
     columns: usize,
 }
 
+/// Floats in a cache line.
+const LINE: usize = 16;
+
 impl Packed {
     /// `row(r, channels)` writes the weights of row `r`, for all `columns` channels.
     pub(crate) fn new(level: Level, rows: usize, columns: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         let panel = tile::panel(level);
-        let mut values = vec![0.0; rows * columns.next_multiple_of(panel)];
+        let length = rows * columns.next_multiple_of(panel);
+        let mut values = vec![0.0; length + LINE];
+        // The standard library may refuse to tell; then it is only slower.
+        let start = values.as_ptr().align_offset(4 * LINE).min(LINE);
         let mut weights = vec![0.0; columns];
         for r in 0..rows {
             row(r, &mut weights);
             for (index, part) in weights.chunks(panel).enumerate() {
-                values[(index * rows + r) * panel..][..part.len()].copy_from_slice(part);
+                values[start + (index * rows + r) * panel..][..part.len()].copy_from_slice(part);
             }
         }
-        Self { values, rows, columns }
+        Self { values, start, rows, columns }
     }
 
     /// Channels.
@@ -111,7 +119,9 @@ impl Product<'_> {
         self.check(level, runs, out.len());
         let panel = tile::panel(level);
         let (columns, b, b_step, b_panel) = match self.weights {
-            Weights::Packed(packed) => (packed.columns, packed.values.as_ptr(), panel, packed.rows * panel),
+            Weights::Packed(packed) => {
+                (packed.columns, packed.values[packed.start..].as_ptr(), panel, packed.rows * panel)
+            }
             Weights::Rows { values, columns } => (columns, values.as_ptr(), columns, panel),
         };
         let (transposed, a_pixel, a_step) = match self.order {
@@ -160,11 +170,8 @@ impl Product<'_> {
         let columns = match self.weights {
             Weights::Packed(packed) => {
                 assert_eq!(packed.rows, self.taps.len() * self.depth, "a row of weights for each step");
-                assert_eq!(
-                    packed.values.len(),
-                    packed.rows * packed.columns.next_multiple_of(panel),
-                    "packed for this level"
-                );
+                let length = packed.rows * packed.columns.next_multiple_of(panel);
+                assert_eq!(packed.values.len(), length + LINE, "packed for this level");
                 packed.columns
             }
             Weights::Rows { values, columns } => {

@@ -139,9 +139,8 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
     simd: S,
     job: &Job<'_>,
 ) -> Sums<S, G, P, V> {
-    /// Steps a turn of the loop takes: more would not fit the cache of decoded instructions, fewer would spend them on counting.
-    const TURN: usize = 2;
-    let (a_pixel, a_step) = if T { (1, job.a_step) } else { (job.a_pixel, 1) };
+    // Two steps a turn: more would not fit the cache of decoded instructions, one would spend them on counting.
+    let a_step = if T { job.a_step } else { 1 };
     let mut sums = [[[simd.splat_f32s(0.0); V]; P]; G];
     let mut b = job.b;
     for tap in job.taps {
@@ -151,36 +150,50 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
             for a in a.iter_mut().take(G) {
                 *a = a.add(*tap);
             }
-            let mut left = job.depth;
-            while left > 0 {
-                let turn = if left >= TURN { TURN } else { 1 };
-                let step = |sums: &mut Sums<S, G, P, V>, u: usize| {
-                    let mut weights = [simd.splat_f32s(0.0); V];
-                    for (v, weight) in weights.iter_mut().enumerate() {
-                        *weight = load::<S>(b.add(u * job.b_step + v * S::F32_LANES));
-                    }
-                    for g in 0..G {
-                        for p in 0..P {
-                            let x = simd.splat_f32s(*a[g].add(p * a_pixel + u * a_step));
-                            for v in 0..V {
-                                sums[g][p][v] = simd.mul_add_e_f32s(x, weights[v], sums[g][p][v]);
-                            }
-                        }
-                    }
-                };
-                step(&mut sums, 0);
-                if turn == TURN {
-                    step(&mut sums, 1);
-                }
+            for _ in 0..job.depth / 2 {
+                step::<S, T, G, P, V>(simd, job, a, b, 0, &mut sums);
+                step::<S, T, G, P, V>(simd, job, a, b, 1, &mut sums);
                 for a in a.iter_mut().take(G) {
-                    *a = a.wrapping_add(turn * a_step);
+                    *a = a.wrapping_add(2 * a_step);
                 }
-                b = b.wrapping_add(turn * job.b_step);
-                left -= turn;
+                b = b.wrapping_add(2 * job.b_step);
+            }
+            if job.depth % 2 == 1 {
+                step::<S, T, G, P, V>(simd, job, a, b, 0, &mut sums);
+                b = b.wrapping_add(job.b_step);
             }
         }
     }
     sums
+}
+
+/// Adds the products of step `u` from `a` and `b` on. A function that is always inlined, since a closure would be compiled without the
+/// instructions of `S`.
+#[inline(always)]
+#[expect(unsafe_code, reason = "see `run`")]
+unsafe fn step<S: Simd, const T: bool, const G: usize, const P: usize, const V: usize>(
+    simd: S,
+    job: &Job<'_>,
+    a: [*const f32; 2],
+    b: *const f32,
+    u: usize,
+    sums: &mut Sums<S, G, P, V>,
+) {
+    let (a_pixel, a_step) = if T { (1, job.a_step) } else { (job.a_pixel, 1) };
+    let mut weights = [simd.splat_f32s(0.0); V];
+    for v in 0..V {
+        // SAFETY: the caller's promise: the step's weights lie in `b`.
+        weights[v] = unsafe { load::<S>(b.add(u * job.b_step + v * S::F32_LANES)) };
+    }
+    for g in 0..G {
+        for p in 0..P {
+            // SAFETY: likewise for every pixel of the step.
+            let x = simd.splat_f32s(unsafe { *a[g].add(p * a_pixel + u * a_step) });
+            for v in 0..V {
+                sums[g][p][v] = simd.mul_add_e_f32s(x, weights[v], sums[g][p][v]);
+            }
+        }
+    }
 }
 
 #[inline(always)]

@@ -3,7 +3,12 @@
 //! Every value is an NHWC picture with a border as wide as its readers' padding, so that a convolution reads whole kernel rows and writes
 //! where the next one reads. Several pictures go through a layer together, since weights are larger than what the caches keep.
 
+mod bytes;
 mod pool;
+mod quantise;
+
+pub(crate) use bytes::BytePlan;
+pub(crate) use quantise::ByteGraph;
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -29,14 +34,14 @@ pub(crate) struct Plan {
     spare: Mutex<Vec<Vec<Vec<f32>>>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Step {
     input: usize,
     residual: Option<usize>,
     kind: Kind,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Kind {
     Conv(Convolution),
     MaxPool { window: usize, stride: usize },

@@ -1,0 +1,283 @@
+//! Products of a picture of unsigned bytes with signed weights: convolutions of a quantised network.
+//!
+//! `out[run.out + p · out_pixel + c] = end(Σ_t Σ_k a[run.a + p · pixel + taps[t] + k] · b[t, k, c])` for the pixels `p` of each run and all
+//! channels `c`, where `end(sum) = rectifier(sum · scale[c] + bias[c] + residual)`, stored as a float or as the nearest byte.
+//! Every level gives the same bits.
+
+use super::int8_tile::{self, Addend, BLOCK, Job, Line, Path, Place, QUAD, Store};
+use super::{Level, Run};
+
+/// Weights in panels of channels as wide as a tile, in quads of depth: `(panels, taps, quads, channels of the panel, 4)`, zeros behind
+/// the last channel and behind the end of each tap.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedBytes {
+    path: Path,
+    lines: Vec<Line>,
+    taps: usize,
+    depth: usize,
+    columns: usize,
+}
+
+impl PackedBytes {
+    /// `row(r, channels)` writes the weights of row `r = tap · depth + step`, for all `columns` channels.
+    pub(crate) fn new(
+        level: Level,
+        taps: usize,
+        depth: usize,
+        columns: usize,
+        row: impl FnMut(usize, &mut [i8]),
+    ) -> Self {
+        Self::pack(Path::of(level), taps, depth, columns, row)
+    }
+
+    fn pack(path: Path, taps: usize, depth: usize, columns: usize, mut row: impl FnMut(usize, &mut [i8])) -> Self {
+        let (blocks, quads) = (path.blocks(), depth.div_ceil(QUAD));
+        let panels = columns.div_ceil(blocks * BLOCK);
+        let mut lines = vec![Line([0; BLOCK * QUAD]); panels * taps * quads * blocks];
+        let mut weights = vec![0; columns];
+        for r in 0..taps * depth {
+            row(r, &mut weights);
+            let (tap, step) = (r / depth, r % depth);
+            for (block, part) in weights.chunks(BLOCK).enumerate() {
+                let (panel, block) = (block / blocks, block % blocks);
+                let line = &mut lines[((panel * taps + tap) * quads + step / QUAD) * blocks + block];
+                for (c, weight) in part.iter().enumerate() {
+                    line.0[c * QUAD + step % QUAD] = *weight;
+                }
+            }
+        }
+        Self { path, lines, taps, depth, columns }
+    }
+
+    /// How many bytes a tap reads: the steps, and up to three more.
+    pub(crate) fn reach(&self) -> usize {
+        self.depth.next_multiple_of(QUAD)
+    }
+}
+
+/// What is added before the rectifier, and the distance between two pixels.
+#[derive(Clone, Copy)]
+pub(crate) enum Residual<'a> {
+    Floats { values: &'a [f32], pixel: usize },
+    Bytes { values: &'a [u8], pixel: usize, scale: f32 },
+}
+
+/// Where outputs go.
+pub(crate) enum Outputs<'a> {
+    Floats(&'a mut [f32]),
+    /// `y · inverse_scale`, rounded to even, in 0..=255.
+    Bytes {
+        values: &'a mut [u8],
+        inverse_scale: f32,
+    },
+}
+
+/// One product.
+pub(crate) struct ByteProduct<'a> {
+    pub(crate) a: &'a [u8],
+    /// From one pixel to the next in `a`.
+    pub(crate) pixel: usize,
+    /// Offsets into `a` where taps begin. [`PackedBytes::reach`] bytes can be read from each.
+    pub(crate) taps: &'a [usize],
+    pub(crate) weights: &'a PackedBytes,
+    /// One of each for a channel.
+    pub(crate) scale: &'a [f32],
+    pub(crate) bias: &'a [f32],
+    pub(crate) residual: Option<Residual<'a>>,
+    /// Negative values become zero.
+    pub(crate) relu: bool,
+    pub(crate) out_pixel: usize,
+}
+
+impl ByteProduct<'_> {
+    /// Computes the outputs of all runs.
+    ///
+    /// # Panics
+    /// When anything would be read or written outside of its slice: our own mistake.
+    pub(crate) fn write(&self, runs: &[Run], out: Outputs<'_>) {
+        let (length, store) = match out {
+            Outputs::Floats(values) => (values.len(), Store::Floats(values.as_mut_ptr())),
+            Outputs::Bytes { values, inverse_scale } => {
+                (values.len(), Store::Bytes { values: values.as_mut_ptr(), inverse_scale })
+            }
+        };
+        self.check(runs, length);
+        let PackedBytes { path, taps, depth, columns, .. } = *self.weights;
+        let (blocks, quads) = (path.blocks(), depth.div_ceil(QUAD));
+        let (residual, residual_pixel) = match self.residual {
+            None => (Addend::None, 0),
+            Some(Residual::Floats { values, pixel }) => (Addend::Floats(values.as_ptr()), pixel),
+            Some(Residual::Bytes { values, pixel, scale }) => (Addend::Bytes { values: values.as_ptr(), scale }, pixel),
+        };
+        for (panel, first) in (0..columns).step_by(blocks * BLOCK).enumerate() {
+            let columns = (columns - first).min(blocks * BLOCK);
+            let job = Job {
+                a: self.a.as_ptr(),
+                a_pixel: self.pixel,
+                taps: self.taps,
+                quads,
+                weights: self.weights.lines.as_ptr().wrapping_add(panel * taps * quads * blocks),
+                places: [Place { a: 0, out: first, residual: first }; 2],
+                columns,
+                scale: self.scale[first..].as_ptr(),
+                bias: self.bias[first..].as_ptr(),
+                residual,
+                residual_pixel,
+                relu: self.relu,
+                out: store,
+                out_pixel: self.out_pixel,
+            };
+            tiles(path, columns.div_ceil(BLOCK), job, runs);
+        }
+    }
+
+    /// Holds every index that the tiles will use to its slice.
+    fn check(&self, runs: &[Run], out: usize) {
+        let columns = self.weights.columns;
+        assert_eq!(self.weights.taps, self.taps.len(), "weights for each tap");
+        assert!(self.scale.len() >= columns && self.bias.len() >= columns, "a scale and a bias for each channel");
+        let tap = self.taps.iter().max().copied().unwrap_or(0);
+        for run in runs.iter().filter(|run| run.count > 0) {
+            let last = run.count - 1;
+            let end = run.a + last * self.pixel + tap + self.weights.reach();
+            assert!(end <= self.a.len(), "pixels inside the picture, with what follows the last");
+            assert!(run.out + last * self.out_pixel + columns <= out, "outputs inside their slice");
+            let (length, pixel) = match self.residual {
+                None => continue,
+                Some(Residual::Floats { values, pixel }) => (values.len(), pixel),
+                Some(Residual::Bytes { values, pixel, .. }) => (values.len(), pixel),
+            };
+            assert!(run.residual + last * pixel + columns <= length, "residuals inside their slice");
+        }
+    }
+}
+
+/// Cuts runs into groups of pixels, and computes them two by two where there are two of a size.
+fn tiles(path: Path, blocks: usize, job: Job<'_>, runs: &[Run]) {
+    let (alone, paired) = path.limits();
+    // At most one group of each size waits for a second one.
+    let mut waiting: [Option<Place>; 8] = [None; 8];
+    for run in runs.iter().filter(|run| run.count > 0) {
+        let parts = run.count.div_ceil(alone);
+        for part in 0..parts {
+            let (from, to) = (part * run.count / parts, (part + 1) * run.count / parts);
+            let [origin, _] = job.places;
+            let place = Place {
+                a: run.a + from * job.a_pixel,
+                out: origin.out + run.out + from * job.out_pixel,
+                residual: origin.residual + run.residual + from * job.residual_pixel,
+            };
+            let pixels = to - from;
+            if pixels > paired {
+                compute(path, (1, pixels, blocks), job, [place; 2]);
+            } else if let Some(first) = waiting[pixels].take() {
+                compute(path, (2, pixels, blocks), job, [first, place]);
+            } else {
+                waiting[pixels] = Some(place);
+            }
+        }
+    }
+    for (pixels, place) in waiting.into_iter().enumerate() {
+        if let Some(place) = place {
+            compute(path, (1, pixels, blocks), job, [place; 2]);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "tiles take pointers")]
+fn compute(path: Path, shape: (usize, usize, usize), job: Job<'_>, places: [Place; 2]) {
+    let job = Job { places, ..job };
+    // SAFETY: `ByteProduct::check` held the first and last pixel of every run, with every tap, quad and channel, to their slices, and the
+    // places lie between them; the outputs are borrowed mutably by `write`, so they overlap nothing that is read.
+    unsafe { int8_tile::run(path, shape, &job) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// Every path of this CPU, `Avx2` without VNNI among them.
+    fn paths() -> Vec<Path> {
+        let mut paths: Vec<Path> = Level::available().map(Path::of).collect();
+        #[cfg(target_arch = "x86_64")]
+        paths.extend(pulp::x86::V3::try_new().map(Path::Avx2));
+        paths
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_gives_the_bits_of_the_definition(
+            (counts, taps, depth, columns) in (prop::collection::vec(1usize..20, 1..5), 1usize..5, 1usize..22, 1usize..80),
+            (spread, residual, relu, bytes, seed) in (1usize..4, 0..3, any::<bool>(), any::<bool>(), any::<u64>()),
+        ) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let taps: Vec<usize> = (0..taps).map(|_| rng.random_range(0..30)).collect();
+            let (pixel, out_pixel) = (spread * depth, columns + 1);
+            let mut runs = Vec::new();
+            let (mut a_at, mut out_at) = (0, 0);
+            for count in counts {
+                runs.push(Run { a: a_at, out: out_at, residual: out_at, count });
+                a_at += count * pixel;
+                out_at += count * out_pixel;
+            }
+            // Extremes are common, since they are what could saturate.
+            let mut extreme = |low: i32, high: i32| match rng.random_range(0..4) {
+                0 => low,
+                1 => high,
+                _ => rng.random_range(low..=high),
+            };
+            let a: Vec<u8> = (0..a_at + 33 + depth).map(|_| extreme(0, 255) as u8).collect();
+            let weights: Vec<i8> = (0..taps.len() * depth * columns).map(|_| extreme(-128, 127) as i8).collect();
+            let added: Vec<u8> = (0..out_at).map(|_| extreme(0, 255) as u8).collect();
+            let mut floats = |count: usize, size: f32| (0..count).map(|_| rng.random_range(-size..size)).collect::<Vec<f32>>();
+            let (scale, bias, added_floats) = (floats(columns, 0.01), floats(columns, 9.0), floats(out_at, 9.0));
+            let (added_scale, inverse_scale) = (0.037, 1.9);
+            let residual = match residual {
+                0 => None,
+                1 => Some(Residual::Floats { values: &added_floats, pixel: out_pixel }),
+                _ => Some(Residual::Bytes { values: &added, pixel: out_pixel, scale: added_scale }),
+            };
+
+            let (mut expected, mut expected_bytes) = (vec![7.0f32; out_at], vec![7u8; out_at]);
+            for run in &runs {
+                for (p, c) in (0..run.count).flat_map(|p| (0..columns).map(move |c| (p, c))) {
+                    let mut sum = 0;
+                    for (t, tap) in taps.iter().enumerate() {
+                        for k in 0..depth {
+                            let weight = weights[(t * depth + k) * columns + c];
+                            sum += i32::from(a[run.a + p * pixel + tap + k]) * i32::from(weight);
+                        }
+                    }
+                    let at = run.out + p * out_pixel + c;
+                    let mut y = sum as f32 * scale[c] + bias[c];
+                    match residual {
+                        None => {}
+                        Some(Residual::Floats { values, .. }) => y += values[at],
+                        Some(Residual::Bytes { values, scale, .. }) => y += f32::from(values[at]) * scale,
+                    }
+                    let y = if relu { y.max(0.0) } else { y };
+                    expected[at] = y;
+                    expected_bytes[at] = (y * inverse_scale).round_ties_even().clamp(0.0, 255.0) as u8;
+                }
+            }
+
+            for path in paths() {
+                let packed = PackedBytes::pack(path, taps.len(), depth, columns, |row, to| to.copy_from_slice(&weights[row * columns..][..columns]));
+                let product = ByteProduct { a: &a, pixel, taps: &taps, weights: &packed, scale: &scale, bias: &bias, residual, relu, out_pixel };
+                if bytes {
+                    let mut out = vec![7; out_at];
+                    product.write(&runs, Outputs::Bytes { values: &mut out, inverse_scale });
+                    prop_assert_eq!(&out, &expected_bytes, "{:?}", path);
+                } else {
+                    let mut out = vec![7.0; out_at];
+                    product.write(&runs, Outputs::Floats(&mut out));
+                    prop_assert_eq!(&out, &expected, "{:?}", path);
+                }
+            }
+        }
+    }
+}
