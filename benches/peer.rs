@@ -22,6 +22,7 @@ use pulp::{Arch, Simd, WithSimd};
 use vultus::detect::{Detect, Mtcnn, MtcnnNet};
 use vultus::model::network::input;
 use vultus::model::weights::{TrainedEmbedder, Weights};
+use vultus::model::{Compute, Embed, Precision};
 use vultus::photo::Limits;
 use vultus::training::{Options, Trainer};
 use vultus::{Crop, Photo, Recognizer};
@@ -36,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         embedder: TrainedEmbedder::new(Weights::bundled()?)?,
         mtcnn: Mtcnn::bundled()?,
         training: None,
+        embedding: None,
         quantised: None,
     };
     let by_hand: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -65,6 +67,13 @@ struct Ours {
     quantised: Option<TrainedEmbedder>,
     mtcnn: Mtcnn,
     training: Option<Training>,
+    embedding: Option<Embedding>,
+}
+
+/// What embeds on a GPU, and what is embedded.
+struct Embedding {
+    embedder: TrainedEmbedder,
+    crops: Vec<Crop>,
 }
 
 struct Training {
@@ -79,7 +88,7 @@ impl Ours {
         let mut words = line.split_whitespace();
         let name = words.next().context("an empty question")?;
         let question = Question::parse(words)?;
-        let Self { embedder, quantised, mtcnn, training } = self;
+        let Self { embedder, quantised, mtcnn, training, embedding } = self;
         match name {
             "crops" => crops(&question, quantised),
             "export-embedding" => export(&question, &Weights::bundled()?.to_onnx()?),
@@ -98,6 +107,9 @@ impl Ours {
             "net-output" => net(&question, mtcnn, MtcnnNet::Output),
             "train-begin" => train_begin(&question, training),
             "train" => train(&question, training.as_mut().context("train-begin comes first")?),
+            "gpu" => Ok(gpu()),
+            "embed-gpu-begin" => embed_gpu_begin(&question, embedding),
+            "embed-gpu" => embed_gpu(&question, embedding.as_ref().context("embed-gpu-begin comes first")?),
             "layers" => layers(&question, embedder),
             _ => bail!("unknown measure {name}"),
         }
@@ -118,6 +130,19 @@ impl<'a> Question<'a> {
         value.parse().map_err(|_| anyhow!("{key}={value}: not understood"))
     }
 
+    /// What computes; the CPU if not given.
+    fn device(&self) -> anyhow::Result<Compute> {
+        if self.0.contains_key("device") { self.get("device") } else { Ok(Compute::Cpu) }
+    }
+
+    fn precision(&self) -> anyhow::Result<Precision> {
+        match self.0.get("precision").copied().unwrap_or("f32") {
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            other => bail!("precision={other}: expected f32 or bf16"),
+        }
+    }
+
     /// Does it `repeat` times; returns the seconds of one, and what the last gave.
     fn timed<T>(&self, mut run: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<(f64, T)> {
         let repeat: u32 = self.get("repeat")?;
@@ -132,7 +157,12 @@ impl<'a> Question<'a> {
 
     /// Writes `values` where the question wants them.
     fn put(&self, values: &[f32]) -> anyhow::Result<()> {
-        let Some(path) = self.0.get("output") else { return Ok(()) };
+        self.put_at("output", values)
+    }
+
+    /// The same under another key.
+    fn put_at(&self, key: &str, values: &[f32]) -> anyhow::Result<()> {
+        let Some(path) = self.0.get(key) else { return Ok(()) };
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         std::fs::write(path, bytes).with_context(|| (*path).to_owned())
     }
@@ -242,26 +272,56 @@ fn net(question: &Question<'_>, mtcnn: &Mtcnn, net: MtcnnNet) -> anyhow::Result<
     Ok(format!("seconds={seconds:e}"))
 }
 
-/// `train-begin batch=N output=FILE checkpoint=FILE`: writes the batch as inputs, and the first weights.
+/// `train-begin batch=N output=FILE checkpoint=FILE [device=WORD] [precision=bf16]`: writes the batch as inputs, and the first weights.
 ///
 /// The learning rate is next to nothing, so that the same triplets are mined in every step; an update costs the same.
 fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyhow::Result<String> {
     let batch: usize = question.get("batch")?;
-    let options = Options { learning_rate: 1e-9, ..Options::default() };
+    let options = Options { learning_rate: 1e-9, precision: question.precision()?, ..Options::default() };
     let (side, margin) = (options.network.input_side, options.margin);
-    let trainer = Trainer::new(options)?;
+    let trainer = Trainer::on(options, question.device()?.device()?)?;
     trainer.save(&question.get::<PathBuf>("checkpoint")?)?;
-    // Noise by a linear congruential generator: what the values are does not change what a step costs.
-    let mut state = 1u32;
-    let mut noise = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    };
-    let crop = |_| Crop::from_rgb((0..Crop::SIDE * Crop::SIDE * 3).map(|_| noise()).collect());
-    let crops = (0..batch).map(crop).collect::<vultus::Result<Vec<_>>>()?;
+    let crops = noise(batch)?;
     question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     *training = Some(Training { trainer, crops, labels: (0..batch).map(|at| at / CROPS_EACH).collect() });
     Ok(format!("side={side} margin={margin} each={CROPS_EACH}"))
+}
+
+/// Crops of noise by a linear congruential generator: what the values are does not change what they cost.
+fn noise(count: usize) -> vultus::Result<Vec<Crop>> {
+    let mut state = 1u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..count).map(|_| Crop::from_rgb((0..Crop::SIDE * Crop::SIDE * 3).map(|_| byte()).collect())).collect()
+}
+
+/// `gpu`: whether there is one that this build can use, and if not, why.
+fn gpu() -> String {
+    match Compute::Cuda.device() {
+        Ok(_) => "found=yes".into(),
+        Err(error) => format!("found=no why={}", error.to_string().split_whitespace().collect::<Vec<_>>().join("_")),
+    }
+}
+
+/// `embed-gpu-begin batch=N precision=f32|bf16 output=FILE embeddings=FILE`: writes crops as inputs, and our embeddings of them.
+fn embed_gpu_begin(question: &Question<'_>, embedding: &mut Option<Embedding>) -> anyhow::Result<String> {
+    let weights = Weights::bundled()?;
+    let side = weights.network().input_side;
+    let crops = noise(question.get("batch")?)?;
+    let embedder = TrainedEmbedder::on(weights, &Compute::Cuda.device()?, question.precision()?)?;
+    question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
+    let embeddings: Vec<f32> = embedder.embed(&crops)?.iter().flat_map(|row| row.as_slice().to_vec()).collect();
+    question.put_at("embeddings", &embeddings)?;
+    *embedding = Some(Embedding { embedder, crops });
+    Ok(format!("side={side}"))
+}
+
+/// `embed-gpu repeat=N`: crops in memory to embeddings in memory, the way to the GPU and back included.
+fn embed_gpu(question: &Question<'_>, embedding: &Embedding) -> anyhow::Result<String> {
+    let (seconds, _) = question.timed(|| Ok(embedding.embedder.embed(&embedding.crops)?))?;
+    Ok(format!("seconds={seconds:e}"))
 }
 
 /// `train repeat=N`: steps of forward, mining, loss, backward and update.

@@ -50,9 +50,10 @@ def scratch(name):
     return FILES / name
 
 
-def built():
+def built(features=()):
     """Builds our side; returns the program."""
     command = [CARGO, "bench", "--no-run", "--bench", "peer", "--message-format", "json-render-diagnostics"]
+    command += ["--package", "vultus", *(word for feature in features for word in ("--features", feature))]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     artifacts = [json.loads(line) for line in lines]
     return [a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == "peer"][-1]
@@ -105,9 +106,9 @@ def interleave(ours, theirs, rounds=ROUNDS):
 class Table:
     """Prints one line a measure, and remembers which ratios miss their targets."""
 
-    def __init__(self):
+    def __init__(self, machine=None):
         self.missed = []
-        print(f"{cpu()}; medians [quartiles] in ms; ratio = theirs / ours, above 1 we are faster\n")
+        print(f"{machine or cpu()}; medians [quartiles] in ms; ratio = theirs / ours, above 1 we are faster\n")
         print(f"{'measure':<42} {'ours':>28} {'theirs':>28} {'ratio':>7} {'target':>7}")
 
     def add(self, name, ours, theirs, target=None, per=1):
@@ -128,11 +129,11 @@ def spread(seconds, per):
     return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def agree(name, ours, theirs):
-    """Prints the largest difference; exits with 1 above 1e-4."""
+def agree(name, ours, theirs, within=1e-4):
+    """Prints the largest difference; exits with 1 where it is above `within`."""
     difference = float(abs(ours - theirs).max())
     print(f"{name}: largest difference {difference:.1e}", flush=True)
-    if not difference <= 1e-4:
+    if not difference <= within:
         sys.exit(f"{name}: ours and theirs are not the same function")
 
 

@@ -3,7 +3,7 @@
 //! Schroff et al. 2015 (arXiv:1503.03832), sections 3.1 and 3.2: all anchor-positive pairs of a batch, each with a negative that is farther
 //! from the anchor than the positive, but by less than the margin. Among those the nearest is taken.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
 
 /// Anchor, positive and negative, as places in a batch.
@@ -84,14 +84,69 @@ fn lowest_between(values: &[f32], low: f32, high: f32) -> Option<f32> {
 /// Source: Schroff et al., "FaceNet", CVPR 2015, section 3.1, equation 3.
 pub fn triplet_loss(distances: &Tensor, triplets: &[Triplet], margin: f64) -> Result<Tensor> {
     let (count, _) = distances.dims2()?;
+    if triplets.is_empty() {
+        return Tensor::zeros((), DType::F32, distances.device())?.to_dtype(distances.dtype());
+    }
+    if !distances.device().is_cpu() {
+        return by_shares(distances, triplets, margin);
+    }
     let flat = distances.flatten_all()?;
     let pick = |other: fn(&Triplet) -> usize| {
         let places: Vec<u32> = triplets.iter().map(|t| (t.anchor * count + other(t)) as u32).collect();
         flat.index_select(&Tensor::new(places, distances.device())?, 0)
     };
-    if triplets.is_empty() {
-        return Tensor::zeros((), DType::F32, distances.device())?.to_dtype(distances.dtype());
-    }
     let violation = (pick(|t| t.positive)? - pick(|t| t.negative)?)?;
     (violation + margin)?.relu()?.mean_all()
+}
+
+/// The same loss as all distances times their shares in it: the gradients of picked values are added by one thread of a GPU.
+fn by_shares(distances: &Tensor, triplets: &[Triplet], margin: f64) -> Result<Tensor> {
+    let (count, _) = distances.dims2()?;
+    let values = distances.detach().flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+    let each = 1.0 / triplets.len() as f32;
+    let mut shares = vec![0.0f32; values.len()];
+    let mut offset = 0.0;
+    for triplet in triplets {
+        if [triplet.anchor, triplet.positive, triplet.negative].iter().any(|place| *place >= count) {
+            bail!("{triplet:?} lies outside a batch of {count}");
+        }
+        let [positive, negative] = [triplet.positive, triplet.negative].map(|other| triplet.anchor * count + other);
+        if f64::from(values[positive] - values[negative]) + margin > 0.0 {
+            shares[positive] += each;
+            shares[negative] -= each;
+            offset += margin * f64::from(each);
+        }
+    }
+    let shares = Tensor::from_vec(shares, (count, count), distances.device())?.to_dtype(distances.dtype())?;
+    (distances * shares)?.sum_all()? + offset
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use candle_core::{Device, Var};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn picked_distances_and_shares_give_the_same_loss_and_gradient() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let values: Vec<f32> = (0..81).map(|_| rng.random_range(0.0..4.0)).collect();
+        let distances = Var::from_vec(values, (9, 9), &Device::Cpu).unwrap();
+        let mut place = || rng.random_range(0..9);
+        let triplets: Vec<Triplet> =
+            (0..40).map(|_| Triplet { anchor: place(), positive: place(), negative: place() }).collect();
+        let run = |loss: Tensor| {
+            let grads = loss.backward().unwrap();
+            let grad = grads.get(&distances).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            [vec![loss.to_scalar::<f32>().unwrap()], grad].concat()
+        };
+        let picked = run(triplet_loss(&distances, &triplets, 0.5).unwrap());
+        let shares = run(by_shares(&distances, &triplets, 0.5).unwrap());
+        assert!(picked.iter().zip(&shares).all(|(a, b)| (a - b).abs() < 1e-5), "{shares:?} instead of {picked:?}");
+        assert!(by_shares(&distances, &[Triplet { anchor: 9, positive: 0, negative: 1 }], 0.5).is_err());
+    }
 }

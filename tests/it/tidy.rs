@@ -29,7 +29,16 @@ const PACKAGES: &[(&str, &[&str])] = &[
 
 /// Words of code and the only places that may hold them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("unsafe", &["index/src/kernel/", "index/src/segment/map.rs", "src/model/kernel/", "src/model/conv/cuda.rs"]),
+    (
+        "unsafe",
+        &[
+            "index/src/kernel/",
+            "index/src/segment/map.rs",
+            "src/model/kernel/",
+            "src/model/conv/cuda.rs",
+            "src/model/norm/cuda.rs",
+        ],
+    ),
     ("candle_core", &["src/model/", "src/detect/", "src/training/", "src/error.rs"]),
     ("candle_nn", &["src/model/", "src/detect/", "src/training/"]),
     ("prost", &["src/model/onnx/"]),

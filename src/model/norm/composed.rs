@@ -1,4 +1,4 @@
-//! Batch normalisation out of candle's own operations, for devices without a kernel of ours: some ten passes over the activations.
+//! Batch normalisation out of candle's own operations, some ten passes over the activations: what tests hold ours to.
 //!
 //! Gradients are candle's too, through mean and variance. Sums are `f32` at least, whatever the type of the values.
 

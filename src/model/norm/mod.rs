@@ -1,12 +1,16 @@
 //! Batch normalisation over the last dimension, with the residual and the activation that follow it, as one differentiable operation.
 //!
 //! Ioffe & Szegedy 2015 (arXiv:1502.03167), algorithm 1. Written out because the stock one works on NCHW and takes about ten
-//! passes over the activations; only a GPU still takes those passes. Moments stay on the tensor's device, so that nothing here
-//! waits for it.
+//! passes over the activations. Moments stay on the tensor's device, so that nothing here waits for it.
 
+#[cfg(test)]
 mod composed;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::backend::BackendStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
@@ -31,9 +35,6 @@ impl Moments {
     /// When `x` is empty or of another type.
     pub(crate) fn of(x: &Tensor) -> Result<Self> {
         let x = computable(&x.detach())?.contiguous()?;
-        if !x.device().is_cpu() {
-            return Ok(Self { both: composed::moments(&x)? });
-        }
         Ok(Self { both: x.apply_op1_no_bwd(&MomentsOf)? })
     }
 
@@ -64,9 +65,6 @@ pub(crate) fn batch_norm(
     activation: Activation,
 ) -> Result<Tensor> {
     let affine = affine.to_dtype(moments.both.dtype())?.contiguous()?;
-    if !x.device().is_cpu() {
-        return composed::batch_norm(x, &affine, residual, activation);
-    }
     let op = BatchNorm { moments, activation };
     let y = match residual {
         None => computable(x)?.contiguous()?.apply_op2(&affine, op),
@@ -126,6 +124,11 @@ impl BatchNorm {
     /// Gradients of input, affine and residual.
     fn backward(&self, x: &Tensor, affine: &Tensor, residual: bool, y: &Tensor, grad: &Tensor) -> Result<Gradients> {
         let grad = grad.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (moments, activation) = (&self.moments.both, self.activation);
+            return cuda::Backward { x, affine, y, grad: &grad, moments, activation }.gradients(residual);
+        }
         match x.dtype() {
             DType::F64 => self.backward_as::<f64>(x, affine, residual, y, &grad),
             _ => self.backward_as::<f32>(x, affine, residual, y, &grad),
@@ -167,6 +170,14 @@ fn read<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Result<R>) -> 
     }
 }
 
+/// The last dimension of a tensor that holds values.
+fn channels(layout: &Layout) -> Result<usize> {
+    match layout.dims().last() {
+        Some(channels) if layout.shape().elem_count() > 0 => Ok(*channels),
+        _ => bail!("moments of {:?}: expected values", layout.dims()),
+    }
+}
+
 struct MomentsOf;
 
 impl CustomOp1 for MomentsOf {
@@ -175,16 +186,19 @@ impl CustomOp1 for MomentsOf {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let channels = match layout.dims().last() {
-            Some(channels) if layout.shape().elem_count() > 0 => *channels,
-            _ => bail!("moments of {:?}: expected values", layout.dims()),
-        };
+        let channels = channels(layout)?;
         let moments = match x.dtype() {
             DType::F32 => CpuStorage::F32(cpu::moments(values(x, layout)?, channels)),
             DType::F64 => CpuStorage::F64(cpu::moments(values(x, layout)?, channels)),
             other => bail!("moments of {other:?} on the CPU: expected f32 or f64"),
         };
         Ok((moments, Shape::from((2, channels))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let channels = channels(layout)?;
+        Ok((cuda::moments((x, layout), channels)?, Shape::from((2, channels))))
     }
 }
 
@@ -195,6 +209,19 @@ impl CustomOp2 for BatchNorm {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, affine: &CpuStorage, al: &Layout) -> Result<(CpuStorage, Shape)> {
         self.forward((x, xl), (affine, al), None)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        affine: &CudaStorage,
+        al: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.check(xl, al, None)?;
+        let y = cuda::forward((x, xl), (affine, al), None, &self.moments.both, self.activation)?;
+        Ok((y, xl.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, affine: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -218,6 +245,22 @@ impl CustomOp3 for BatchNorm {
         rl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         self.forward((x, xl), (affine, al), Some((residual, rl)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        xl: &Layout,
+        affine: &CudaStorage,
+        al: &Layout,
+        residual: &CudaStorage,
+        rl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.check(xl, al, Some(rl))?;
+        let residual = Some((residual, rl));
+        let y = cuda::forward((x, xl), (affine, al), residual, &self.moments.both, self.activation)?;
+        Ok((y, xl.shape().clone()))
     }
 
     fn bwd(
