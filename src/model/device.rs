@@ -58,8 +58,12 @@ impl Precision {
 
 #[cfg(feature = "cuda")]
 fn cuda() -> Result<Device> {
-    let device = Device::new_cuda(0)
-        .map_err(|error| Error::argument("device", format!("cuda: no NVIDIA GPU and driver can be used: {error}")))?;
+    let device = Device::new_cuda(0).map_err(|error| {
+        // Lines after the first are a backtrace, where one was asked for.
+        let why = error.to_string();
+        let why = why.lines().next().unwrap_or_default();
+        Error::argument("device", format!("cuda: no NVIDIA GPU and driver can be used: {why}"))
+    })?;
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
     candle_core::cuda::set_gemm_reduced_precision_bf16(true);
     Ok(device)
