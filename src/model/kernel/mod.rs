@@ -4,6 +4,8 @@
 //! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
 //! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
+#![allow(clippy::needless_range_loop, reason = "tiles are walked by counters, several arrays and pointers at a time")]
+
 mod convolution;
 mod depthwise;
 mod int8;

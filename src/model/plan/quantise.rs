@@ -51,15 +51,15 @@ impl ByteGraph {
     /// `Argument` when the pictures don't fit the network.
     pub(crate) fn measure(graph: &Graph, x: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
         let mut steps = vec![0.0; graph.layers.len() + 1];
-        for value in 1..steps.len() {
-            let Op::Conv(ConvLayer { rectifier: Rectifier::Relu, .. }) = graph.layers[value - 1].op else { continue };
-            let plan = Plan::new(&Graph { layers: graph.layers[..value].to_vec() });
+        for (index, layer) in graph.layers.iter().enumerate() {
+            let Op::Conv(ConvLayer { rectifier: Rectifier::Relu, .. }) = layer.op else { continue };
+            let plan = Plan::new(&Graph { layers: graph.layers[..=index].to_vec() });
             let each = (shape[1] * shape[2] * shape[3]).max(1);
             let values = x.chunks(TOGETHER * each).map(|x| {
                 let shape = [x.len() / each, shape[1], shape[2], shape[3]];
                 plan.run(x, shape, Threads::All).map(|(values, _)| values)
             });
-            steps[value] = step(&values.collect::<Result<Vec<_>>>()?.concat());
+            steps[index + 1] = step(&values.collect::<Result<Vec<_>>>()?.concat());
         }
         Ok(steps)
     }
