@@ -20,7 +20,7 @@ use super::kernel::{Convolution, Level, Map, Shape};
 use crate::{Error, Result};
 
 /// Pictures that go through the layers together: weights are read once for all of them, and their values still fit an L2 cache.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 8;
 
 /// A network, ready to run.
 #[derive(Debug)]
