@@ -61,6 +61,8 @@ def main():
     one, two = common.Ours(program), common.Ours(program, threads=2)
     all_crops = common.scratch("crops.f32")
     side = int(one("crops", photos=arguments.photos, output=all_crops)["side"])
+    # Both need the ranges of the network in bytes, which are measured on these crops.
+    two("crops", photos=arguments.photos, output=all_crops)
     crops = np.fromfile(all_crops, "<f4").reshape(-1, side, side, 3)
     files = models(one, crops.transpose(0, 3, 1, 2), arguments.precision)
 
