@@ -110,7 +110,7 @@ impl IntoResponse for Failure {
             status: status.as_u16(),
             detail: self.detail,
         };
-        let body = serde_json::to_vec(&problem).expect("strings and a number always serialise");
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();

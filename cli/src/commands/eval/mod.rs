@@ -59,9 +59,9 @@ impl Photos {
     /// Embeds the photos that are wanted by name, showing progress on standard error.
     fn embed(&self, recognizer: &Recognizer, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Embedded> {
         let bar = ProgressBar::no_length();
-        bar.set_style(
-            ProgressStyle::with_template("{spinner} {pos} photos, {per_sec}, {msg}").expect("a fixed template"),
-        );
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} photos, {per_sec}, {msg}") {
+            bar.set_style(style);
+        }
         let (start, mut said) = (Instant::now(), Instant::now());
         let terminal = std::io::stderr().is_terminal();
         let faces = embed_shards(recognizer, &self.shards, wanted, |progress| {
