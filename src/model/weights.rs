@@ -188,8 +188,15 @@ impl Weights {
     ///   `threshold_verify`, the distance at which one pair of strangers in a thousand passes.
     ///
     /// # Errors
-    /// `Weights` when a tensor is missing or has another shape.
+    /// `Weights` when a tensor is missing or has another shape; `Argument` for weights in int8.
     pub fn to_onnx(&self) -> Result<Vec<u8>> {
+        // Its digest and thresholds would not be those of the floats that an ONNX file holds.
+        if self.is_quantised() {
+            return Err(Error::argument(
+                "weights",
+                "are for int8: export the network in floats that they were made from",
+            ));
+        }
         let side = self.network.input_side;
         let about = format!(
             "Face crops to embeddings. Input `crops`: (n, 3, {side}, {side}) float32, RGB, -1 to 1 (v / 127.5 - 1), aligned as the metadata \

@@ -76,6 +76,7 @@ fn a_network_in_bytes_embeds_nearly_the_same_and_comes_back_from_disk() {
     let bytes = floats.quantised(&crops()).unwrap().calibrated(calibration);
     assert!(bytes.is_quantised() && !floats.is_quantised());
     assert_ne!(bytes.digest(), floats.digest(), "a gallery must not mix the two");
+    assert!(bytes.to_onnx().is_err(), "an ONNX file of floats must not carry the digest of bytes");
     bytes.write(&path).unwrap();
     let back = Weights::read(&path).unwrap();
     assert_eq!(back.digest(), bytes.digest());
