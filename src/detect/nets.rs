@@ -11,7 +11,8 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use crate::model::graph::{ConvLayer, Graph, Op, Rectifier};
+use crate::model::graph::{ConvLayer, Graph, Op};
+use crate::model::kernel::{Rectifier, Shape};
 use crate::model::plan::{Plan, Threads};
 use crate::{Error, Result};
 
@@ -68,15 +69,17 @@ impl Nets {
     fn read(bytes: &[u8]) -> Result<Self> {
         let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)?;
         let nets = Self {
-            proposal: Net::take(&mut tensors, "pnet", &[("conv1", 2), ("conv2", 1), ("conv3", 1), ("heads", 1)])?,
+            proposal: Net::take(&mut tensors, "pnet", 12, &[("conv1", 2), ("conv2", 1), ("conv3", 1), ("heads", 1)])?,
             refine: Net::take(
                 &mut tensors,
                 "rnet",
+                24,
                 &[("conv1", 3), ("conv2", 3), ("conv3", 1), ("dense", 1), ("heads", 1)],
             )?,
             output: Net::take(
                 &mut tensors,
                 "onet",
+                48,
                 &[("conv1", 3), ("conv2", 3), ("conv3", 2), ("conv4", 1), ("dense", 1), ("heads", 1)],
             )?,
         };
@@ -88,8 +91,8 @@ impl Nets {
 }
 
 impl Net {
-    /// `layers`: names, and the window of the max-pooling that follows; 1 is none.
-    fn take(tensors: &mut HashMap<String, Tensor>, net: &str, layers: &[(&str, usize)]) -> Result<Self> {
+    /// `side`: pixels of the net's smallest input. `layers`: names, and the window of the max-pooling that follows; 1 is none.
+    fn take(tensors: &mut HashMap<String, Tensor>, net: &str, side: usize, layers: &[(&str, usize)]) -> Result<Self> {
         let mut take = |layer: &str, part: &str| tensors.remove(&format!("{net}.{layer}.{part}"));
         let floats = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         let mut graph = Graph::default();
@@ -109,12 +112,7 @@ impl Net {
                 None => Rectifier::None,
             };
             let conv = ConvLayer {
-                kernel: [kernel_height, kernel_width],
-                channels,
-                out,
-                groups: 1,
-                stride: 1,
-                padding: 0,
+                shape: Shape { kernel: [kernel_height, kernel_width], channels, out, groups: 1, stride: 1, padding: 0 },
                 weight: floats(&weight)?,
                 bias: floats(&bias)?,
                 residual: None,
@@ -125,7 +123,7 @@ impl Net {
                 value = graph.push(value, Op::MaxPool { window: *pool, stride: 2 });
             }
         }
-        Ok(Self { plan: Plan::new(&graph), graph })
+        Ok(Self { plan: Plan::new(&graph, [side; 2]), graph })
     }
 
     /// Rows of outputs, one for each position of the net on each input: the logits of "no face" and "face", four offsets of the box
@@ -152,7 +150,7 @@ fn weights(what: String) -> Error {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{Maps, Net, Nets, Op, probability};
+    use super::{Maps, Net, Nets, Op, Shape, probability};
 
     /// `scripts/mtcnn_reference.py` writes the fixture.
     fn check(name: &str, net: impl Fn(&Nets) -> &Net) {
@@ -202,9 +200,10 @@ mod tests {
         let words = |net: &Net| {
             let word = |op: &Op| match op {
                 Op::Conv(conv) => {
-                    assert_eq!(conv.weight.len(), conv.kernel[0] * conv.kernel[1] * conv.channels * conv.out);
-                    assert_eq!(conv.bias.len(), conv.out);
-                    format!("{}x{} {}", conv.kernel[0], conv.kernel[1], conv.out)
+                    let Shape { kernel: [height, width], channels, out, .. } = conv.shape;
+                    assert_eq!(conv.weight.len(), height * width * channels * out);
+                    assert_eq!(conv.bias.len(), out);
+                    format!("{height}x{width} {out}")
                 }
                 Op::MaxPool { window, stride } => format!("pool {window}/{stride}"),
                 Op::Flatten => "flatten".to_owned(),

@@ -3,6 +3,8 @@
 //! Batch normalisation is already in the weights. Values are NHWC maps, numbered: 0 is the network's input, `i + 1` is what layer
 //! `i` gave. A layer reads only values before it, and the last layer's value is the network's output.
 
+use super::kernel::{Rectifier, Shape};
+
 /// A chain of layers with shortcuts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
@@ -28,36 +30,34 @@ pub(crate) enum Op {
     Flatten,
 }
 
+/// Height, width and channels behind max-pooling.
+pub(crate) fn pooled([height, width, channels]: [usize; 3], window: usize, stride: usize) -> Option<[usize; 3]> {
+    let side = |side: usize| Some(side.checked_sub(window)?.div_ceil(stride) + 1);
+    Some([side(height)?, side(width)?, channels])
+}
+
 /// A convolution with everything that is done to its output in the same pass.
 #[derive(Clone, Debug)]
 pub(crate) struct ConvLayer {
-    /// Kernel height and width.
-    pub(crate) kernel: [usize; 2],
-    /// Input channels.
-    pub(crate) channels: usize,
-    /// Output channels.
-    pub(crate) out: usize,
-    /// Groups of channels that do not see each other.
-    pub(crate) groups: usize,
-    pub(crate) stride: usize,
-    pub(crate) padding: usize,
+    pub(crate) shape: Shape,
     /// `(kernel height, kernel width, channels / groups, out)`, row after row.
     pub(crate) weight: Vec<f32>,
     /// One an output channel.
     pub(crate) bias: Vec<f32>,
     /// The value that is added before the activation.
     pub(crate) residual: Option<usize>,
-    pub(crate) rectifier: Rectifier,
+    pub(crate) rectifier: Rectifier<Vec<f32>>,
 }
 
-/// The activations of the networks that we run.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Rectifier {
-    None,
-    /// `max(0, x)`.
-    Relu,
-    /// `max(0, x) + slope · min(0, x)`, a slope a channel.
-    Prelu(Vec<f32>),
+impl Op {
+    /// Height, width and channels of the output for those of the input, if it fits.
+    pub(crate) fn output(&self, [height, width, channels]: [usize; 3]) -> Option<[usize; 3]> {
+        match self {
+            Self::Conv(conv) => conv.shape.output_of([height, width, channels]),
+            Self::MaxPool { window, stride } => pooled([height, width, channels], *window, *stride),
+            Self::Flatten => Some([1, 1, height * width * channels]),
+        }
+    }
 }
 
 impl Graph {

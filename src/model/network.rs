@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::conv::{Activation, ConvParams, conv2d};
-use super::graph::{ConvLayer, Graph, Op, Rectifier};
+use super::graph::{ConvLayer, Graph, Op};
+use super::kernel::{Rectifier, Shape};
 use super::norm::{EPSILON, Moments, batch_norm};
 use crate::{Crop, Embedding};
 
@@ -261,12 +262,14 @@ impl Unit {
         let floats = |tensor: &Tensor| tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>();
         let (kernel_height, kernel_width, channels, out) = folded.weight.dims4()?;
         Ok(Op::Conv(ConvLayer {
-            kernel: [kernel_height, kernel_width],
-            channels,
-            out,
-            groups: 1,
-            stride: self.params.stride,
-            padding: self.params.padding,
+            shape: Shape {
+                kernel: [kernel_height, kernel_width],
+                channels,
+                out,
+                groups: 1,
+                stride: self.params.stride,
+                padding: self.params.padding,
+            },
             weight: floats(&folded.weight)?,
             bias: floats(bias)?,
             residual,

@@ -24,7 +24,7 @@ use safetensors::tensor::TensorView;
 
 use super::network::{FaceNet, Mode, NetworkConfig, input};
 use super::onnx::{self, Description, Scaling};
-use super::plan::{ByteGraph, BytePlan, LayerTime, Plan, Threads};
+use super::plan::{ByteGraph, LayerTime, Plan, Threads};
 use super::{Embed, Precision};
 use crate::face::Alignment;
 use crate::{Calibration, Crop, Embedding, Error, Result, Task};
@@ -236,7 +236,6 @@ pub struct TrainedEmbedder {
 /// What computes.
 enum Engine {
     Cpu(Plan),
-    Bytes(BytePlan),
     Device(Box<OnDevice>),
 }
 
@@ -261,11 +260,12 @@ impl TrainedEmbedder {
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
         let graph = weights.folded(&Device::Cpu)?.graph()?;
-        let engine = match &weights.steps {
-            None => Engine::Cpu(Plan::new(&graph)),
-            Some(steps) => Engine::Bytes(BytePlan::new(&ByteGraph::new(&graph, steps.clone())?)),
+        let size = [weights.network.input_side; 2];
+        let plan = match &weights.steps {
+            None => Plan::new(&graph, size),
+            Some(steps) => Plan::in_bytes(&ByteGraph::new(&graph, steps.clone())?, size),
         };
-        Ok(Self::with(engine, weights))
+        Ok(Self::with(Engine::Cpu(plan), weights))
     }
 
     /// The same on any device: on a GPU in large batches, its convolutions of `f32` as TF32.
@@ -308,7 +308,6 @@ impl TrainedEmbedder {
         let shape = [x.len() / each, side, side, 3];
         let (mut rows, _) = match &self.engine {
             Engine::Cpu(plan) => plan.run(x, shape, Threads::All)?,
-            Engine::Bytes(plan) => plan.run(x, shape, Threads::All)?,
             Engine::Device(on) => return on.forward(&Tensor::from_slice(x, &shape, &on.device)?),
         };
         for row in rows.chunks_exact_mut(Embedding::DIMENSIONS) {
@@ -340,9 +339,7 @@ impl Embed for TrainedEmbedder {
         let batch = if matches!(self.engine, Engine::Device(_)) { DEVICE_BATCH } else { BATCH };
         for crops in crops.chunks(batch) {
             let rows = match &self.engine {
-                Engine::Cpu(_) | Engine::Bytes(_) => {
-                    self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?
-                }
+                Engine::Cpu(_) => self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?,
                 Engine::Device(on) => on.forward(&input(crops, side, &on.device)?)?,
             };
             for row in rows.chunks_exact(Embedding::DIMENSIONS) {

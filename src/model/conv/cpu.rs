@@ -4,27 +4,48 @@ use rayon::prelude::*;
 
 use super::Sizes;
 use crate::model::kernel::{
-    Convolution, Depthwise, Finish, Level, Map, Order, Packed, Product, Run, Weights, whole_panels,
+    Convolution, Depthwise, Finish, Level, Map, Order, Packed, Part, Product, Rectifier, Run, Shape, Weights, in_parts,
+    whole_panels,
 };
 
-/// Photos of one task: weights are read once for all of them.
+/// Output pixels of one task: weights are read once for all of them.
+const PIXELS: usize = 256;
+
+/// Photos of one task where a stride has phases.
 const TOGETHER: usize = 4;
+
+/// Floats in a cache line.
+const LINE: usize = 16;
+
+/// Floats of inputs and outputs that a second-level cache keeps beside the sums of a tile.
+const CACHED: usize = 1 << 17;
 
 /// Sums of weight gradients that are made side by side: fixed, so that the order of additions does not depend on the number of threads.
 const GROUPS: usize = 4;
 
 pub(super) fn forward(level: Level, s: &Sizes, x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
-    let slope = relu.then(|| vec![0.0; s.shape.out]);
-    let conv = Convolution::new(level, s.shape, weight, bias, slope.as_deref());
+    let rectifier = if relu { Rectifier::Relu } else { Rectifier::None };
+    let conv = Convolution::new(level, s.shape, s.batch * s.pixels_out(), weight, bias, rectifier);
     let from = Map { height: s.height, width: s.width, channels: s.shape.channels, border: s.shape.padding };
     let to = Map { height: s.out[0], width: s.out[1], channels: s.shape.out, border: 0 };
-    let mut y = vec![0.0; s.batch * s.photo_out()];
-    let parts = x.par_chunks(TOGETHER * s.photo()).zip(y.par_chunks_mut(TOGETHER * s.photo_out()));
-    parts.for_each_init(Vec::new, |padded, (x, y)| {
-        let x = with_border(&from, x, padded);
-        conv.write(x, &from, y.len() / s.photo_out(), 0..to.height, y, 0, &to, None);
-    });
-    y
+    convolve(&conv, x, &from, &to)
+}
+
+/// All photos, some a task.
+fn convolve(conv: &Convolution, x: &[f32], from: &Map, to: &Map) -> Vec<f32> {
+    let photo = from.height * from.width * from.channels;
+    let batch = x.len() / photo;
+    // Enough that weights are read for many pixels; as many tasks for each thread, since all wait for the last.
+    let together = PIXELS.div_ceil(to.height * to.width).max(1);
+    let threads = rayon::current_num_threads();
+    let tasks = batch.div_ceil(together).next_multiple_of(threads);
+    let together = batch.div_ceil(tasks).max(1);
+    in_parts(batch * to.len(), together * to.len(), Vec::new, |padded, part, y| {
+        let first = part * together;
+        let photos = y.len() / to.len();
+        let x = with_border(from, &x[first * photo..][..photos * photo], padded);
+        conv.write(x, from, &Part::whole(0..photos, to), y, to, None);
+    })
 }
 
 /// `photos` with the border that `map` has; as they are where it has none.
@@ -73,6 +94,42 @@ impl Phase {
 /// The gradient of the input is a convolution of the outputs' gradient with the kernel turned around; with a stride, one for each of its
 /// phases.
 pub(super) fn input_gradient(level: Level, s: &Sizes, grad: &[f32], weight: &[f32]) -> Vec<f32> {
+    let Shape { kernel: [height, width], channels, out, groups, stride, padding } = s.shape;
+    if stride == 1 && groups == 1 && height == width && padding < height {
+        let padding = height - 1 - padding;
+        let shape = Shape { kernel: s.shape.kernel, channels: out, out: channels, groups, stride, padding };
+        let (turned, bias) = (turned_around(&s.shape, weight), vec![0.0; channels]);
+        let outputs = s.batch * s.height * s.width;
+        let conv = Convolution::new(level, shape, outputs, &turned, &bias, Rectifier::None);
+        let from = Map { height: s.out[0], width: s.out[1], channels: out, border: padding };
+        return convolve(&conv, grad, &from, &Map { height: s.height, width: s.width, channels, border: 0 });
+    }
+    input_gradient_by_phases(level, s, grad, weight)
+}
+
+/// `(height, width, channels, out)` to `(height, width, out, channels)`, the last pixel of the kernel first.
+fn turned_around(shape: &Shape, weight: &[f32]) -> Vec<f32> {
+    let Shape { channels, out, .. } = *shape;
+    let pixels = shape.kernel[0] * shape.kernel[1];
+    in_parts(
+        weight.len(),
+        channels * out,
+        || (),
+        |(), pixel, to| {
+            let from = &weight[(pixels - 1 - pixel) * channels * out..][..channels * out];
+            // Blocks, so that lines of the cache are used whole on both sides.
+            for first in (0..channels).step_by(LINE) {
+                for (o, to) in to.chunks_exact_mut(channels).enumerate() {
+                    for (c, to) in to.iter_mut().enumerate().skip(first).take(LINE) {
+                        *to = from[c * out + o];
+                    }
+                }
+            }
+        },
+    )
+}
+
+fn input_gradient_by_phases(level: Level, s: &Sizes, grad: &[f32], weight: &[f32]) -> Vec<f32> {
     let rows: Vec<Phase> = Phase::all(s, s.height, s.shape.kernel[0]).collect();
     let columns: Vec<Phase> = Phase::all(s, s.width, s.shape.kernel[1]).collect();
     let borders = rows.iter().map(|p| p.border(s.out[0])).chain(columns.iter().map(|p| p.border(s.out[1])));
@@ -85,18 +142,16 @@ pub(super) fn input_gradient(level: Level, s: &Sizes, grad: &[f32], weight: &[f3
         .filter(|(row, column)| row.taps > 0 && column.taps > 0)
         .map(|phase| (phase, Turned::new(level, s, weight, phase)))
         .collect();
-    let mut dx = vec![0.0; s.batch * s.photo()];
-    let parts = grad.par_chunks(TOGETHER * s.photo_out()).zip(dx.par_chunks_mut(TOGETHER * s.photo()));
-    parts.for_each_init(Vec::new, |padded, (grad, dx)| {
+    in_parts(s.batch * s.photo(), TOGETHER * s.photo(), Vec::new, |padded, part, dx| {
+        let photos = dx.len() / s.photo();
+        let grad = &grad[part * TOGETHER * s.photo_out()..][..photos * s.photo_out()];
         let grad = with_border(&from, grad, padded);
-        for (phase, turned) in &turned {
-            turned.write(level, s, phase, grad, &from, dx);
+        for (phase, weights) in &turned {
+            weights.write(level, s, phase, grad, &from, dx);
         }
-    });
-    dx
+    })
 }
 
-/// The part of a kernel that one phase meets, turned around, from outputs to inputs.
 enum Turned {
     Groups(Vec<Packed>),
     Depthwise(Vec<f32>),
@@ -145,7 +200,7 @@ impl Turned {
                     Depthwise { a_pixel: channels, taps: &each, weights, channels, out_pixel: stride * channels };
                 let nothing = vec![0.0; channels];
                 for run in runs {
-                    part.write(level, &grad[run.a..], run.count, &mut dx[run.out..], &nothing, None, None);
+                    part.write(level, &grad[run.a..], run.count, &mut dx[run.out..], &nothing, None, Rectifier::None);
                 }
             }
             Self::Groups(packed) => {
@@ -160,9 +215,9 @@ impl Turned {
                         order: Order::Steps { pixel: from.channels },
                         taps: &taps,
                         depth,
-                        weights: Weights::Packed(weights),
+                        weights: weights.weights(level),
                         out_pixel: stride * channels,
-                        finish: Finish::Write { bias: None, residual: None, slope: None },
+                        finish: Finish::Write { bias: None, residual: None, rectifier: Rectifier::None },
                     };
                     product.write(level, &runs, dx);
                     for run in &mut runs {
@@ -203,11 +258,16 @@ fn partial_weight_gradient(level: Level, s: &Sizes, x: &[f32], grad: &[f32]) -> 
     let mut sums = vec![0.0; shape.groups * shape.kernel[0] * shape.kernel[1] * group_in * columns];
     let each = sums.len() / shape.groups;
     let step = shape.stride * shape.channels;
-    let taps: Vec<usize> = (0..s.out[0]).map(|y| y * shape.stride * from.row()).collect();
     let (kernel_taps, kernel_depth) = shape.taps(&from);
     let (mut padded, mut wide) = (Vec::new(), Vec::new());
-    for (x, grad) in x.chunks_exact(s.photo()).zip(grad.chunks_exact(s.photo_out())) {
+    // Several photos a product: what a tile adds to memory is little beside what it adds up.
+    let together = (CACHED / (from.len() + s.photo_out())).max(1);
+    for (x, grad) in x.chunks(together * s.photo()).zip(grad.chunks(together * s.photo_out())) {
         let x = with_border(&from, x, &mut padded);
+        let photos = grad.len() / s.photo_out();
+        let row = |y: usize| y * shape.stride * from.row();
+        let taps: Vec<usize> =
+            (0..photos).flat_map(|photo| (0..s.out[0]).map(move |y| photo * from.len() + row(y))).collect();
         if shape.is_depthwise() {
             let part = Depthwise { a_pixel: step, taps: &kernel_taps, weights: &[], channels: shape.out, out_pixel: 0 };
             for (row, grad) in taps.iter().zip(grad.chunks_exact(s.out[1] * shape.out)) {
@@ -219,7 +279,7 @@ fn partial_weight_gradient(level: Level, s: &Sizes, x: &[f32], grad: &[f32]) -> 
             let values = match whole {
                 true => grad,
                 false => {
-                    wide.resize(s.pixels_out() * columns, 0.0);
+                    wide.resize(photos * s.pixels_out() * columns, 0.0);
                     for (from, to) in grad.chunks_exact(shape.out).zip(wide.chunks_exact_mut(columns)) {
                         to[..group_out].copy_from_slice(&from[group * group_out..][..group_out]);
                     }

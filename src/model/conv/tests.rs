@@ -63,6 +63,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn tiles_of_four_outputs_stay_within_what_their_sums_may_round(
+        (batch, height, width, padding) in (1usize..4, 1usize..17, 1usize..17, 0usize..4),
+        (channels, out, relu, seed) in (2usize..5, 2usize..5, any::<bool>(), any::<u64>()),
+    ) {
+        let (channels, out) = (16 * channels, 16 * out);
+        let conv = Conv { params: ConvParams { stride: 1, padding, groups: 1, activation: Activation::None } };
+        let (x_shape, w_shape) = ([batch, height, width, channels], [3, 3, channels, out]);
+        let Ok(s) = conv.sizes(&Shape::from(&x_shape[..]), &Shape::from(&w_shape[..])) else { return Ok(()) };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut draw = |count: usize| (0..count).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<f32>>();
+        let (x, weight, bias, grad) = (draw(batch * s.photo()), draw(s.weights()), draw(out), draw(batch * s.photo_out()));
+        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+        // What is multiplied is at most 4 (four inputs below 1) and 2.25 (nine weights, of which halves and quarters are added), and nine of
+        // the 16 sums of so many products make an output. Each product and addition rounds once, and so do eight on the way in and out.
+        let close = |found: &[f32], expected: &[f64], terms: usize| {
+            let bound = (9 * terms) as f64 * 9.0 * (terms + 8) as f64 * f64::from(f32::EPSILON);
+            found.len() == expected.len() && found.iter().zip(expected).all(|(f, e)| (f64::from(*f) - e).abs() <= bound)
+        };
+        let mut y = reference::forward(&s, &wide(&x), &wide(&weight), &wide(&bias));
+        if relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+        let dx = reference::input_gradient(&s, &wide(&grad), &wide(&weight));
+        for level in Level::available() {
+            let name = level.name();
+            prop_assert!(close(&cpu::forward(level, &s, &x, &weight, &bias, relu), &y, channels), "forward, {}", name);
+            prop_assert!(close(&cpu::input_gradient(level, &s, &grad, &weight), &dx, out), "dX, {}", name);
+        }
+    }
+}
+
 #[test]
 fn weight_gradients_do_not_depend_on_the_number_of_threads() {
     let mut rng = ChaCha8Rng::seed_from_u64(5);

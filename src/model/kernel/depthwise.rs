@@ -1,6 +1,6 @@
 //! Convolutions in which no channel sees another: a register holds channels, not weights of one channel.
 
-use super::Level;
+use super::{Level, Rectifier};
 
 /// `out[p, c] = Σ_t a[p, taps[t] + c] · weights[t, c]` over runs of pixels.
 pub(crate) struct Depthwise<'a> {
@@ -26,7 +26,7 @@ impl Depthwise<'_> {
         out: &mut [f32],
         bias: &[f32],
         residual: Option<(&[f32], usize)>,
-        slope: Option<&[f32]>,
+        rectifier: Rectifier<&[f32]>,
     ) {
         level.run(
             #[inline(always)]
@@ -39,9 +39,13 @@ impl Depthwise<'_> {
                         let residual = &residual[p * pixel..][..self.channels];
                         out.iter_mut().zip(residual).for_each(|(out, residual)| *out += residual);
                     }
-                    if let Some(slope) = slope {
-                        let slopes = out.iter_mut().zip(slope);
-                        slopes.for_each(|(out, slope)| *out = out.max(0.0) + slope * out.min(0.0));
+                    match rectifier {
+                        Rectifier::None => {}
+                        Rectifier::Relu => out.iter_mut().for_each(|out| *out = out.max(0.0)),
+                        Rectifier::Prelu(slope) => {
+                            let slopes = out.iter_mut().zip(slope);
+                            slopes.for_each(|(out, slope)| *out = out.max(0.0) + slope * out.min(0.0));
+                        }
                     }
                 }
             },

@@ -2,24 +2,46 @@
 //!
 //! `tile` keeps a few pixels times a few dozen channels in registers; `product` cuts convolutions and their gradients into such tiles;
 //! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
-//! Everything in here runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
+//! Everything in here but `parts` runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are walked by counters, several arrays and pointers at a time")]
 
 mod convolution;
 mod depthwise;
 mod int8;
-mod int8_registers;
-mod int8_tile;
+mod parts;
 mod product;
 mod tile;
+mod winograd;
 
-pub(crate) use convolution::{Convolution, Map, Shape};
+pub(crate) use convolution::{Convolution, Map, Part, Shape};
 pub(crate) use depthwise::Depthwise;
-pub(crate) use int8::{ByteProduct, Outputs, PackedBytes, Residual};
+pub(crate) use int8::{ByteConvolution, ByteWeights, Outputs, Residual, nearest_byte};
+pub(crate) use parts::in_parts;
 pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
 
 use std::sync::OnceLock;
+
+/// The activations that follow a sum: `S` holds a slope a channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Rectifier<S> {
+    None,
+    /// `max(0, x)`.
+    Relu,
+    /// `max(0, x) + slope · min(0, x)`.
+    Prelu(S),
+}
+
+impl<S> Rectifier<S> {
+    /// With the slopes borrowed or changed.
+    pub(crate) fn map<'a, T>(&'a self, slopes: impl FnOnce(&'a S) -> T) -> Rectifier<T> {
+        match self {
+            Self::None => Rectifier::None,
+            Self::Relu => Rectifier::Relu,
+            Self::Prelu(slope) => Rectifier::Prelu(slopes(slope)),
+        }
+    }
+}
 
 /// The instructions that kernels use. Holding one proves that the CPU was asked.
 #[derive(Clone, Copy, Debug)]

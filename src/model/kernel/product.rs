@@ -4,8 +4,8 @@
 //! each run and all channels `c`. A convolution is this with a kernel row a tap and its pixels' channels the steps; the gradient of its weights with
 //! output rows as taps, output pixels as steps, and the inputs of the kernel as "pixels".
 
-use super::Level;
 use super::tile::{self, End, Job};
+use super::{Level, Rectifier};
 
 /// Pixels at equal distances, and where their outputs go.
 #[derive(Clone, Copy, Debug)]
@@ -30,38 +30,70 @@ pub(crate) enum Order {
 /// Weights in panels of channels as wide as a tile, rows of zeros behind the last channel.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    /// From `start` on: the first address that is a whole number of cache lines, so that no register is read from two.
-    values: Vec<f32>,
-    start: usize,
+    values: Aligned,
     /// Rows: taps times steps.
     rows: usize,
     columns: usize,
 }
 
+/// Zeros from an address on that is a whole number of cache lines, so that no register is read from two.
+#[derive(Debug)]
+pub(super) struct Aligned {
+    values: Vec<f32>,
+    start: usize,
+}
+
 /// Floats in a cache line.
 const LINE: usize = 16;
+
+impl Aligned {
+    pub(super) fn zeros(length: usize) -> Self {
+        let values = vec![0.0; length + LINE];
+        // The standard library may refuse to tell; then it is only slower.
+        let start = values.as_ptr().align_offset(4 * LINE).min(LINE);
+        Self { values, start }
+    }
+
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values[self.start..self.values.len() - (LINE - self.start)]
+    }
+
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        let end = self.values.len() - (LINE - self.start);
+        &mut self.values[self.start..end]
+    }
+}
 
 impl Packed {
     /// `row(r, channels)` writes the weights of row `r`, for all `columns` channels.
     pub(crate) fn new(level: Level, rows: usize, columns: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         let panel = tile::panel(level);
-        let length = rows * columns.next_multiple_of(panel);
-        let mut values = vec![0.0; length + LINE];
-        // The standard library may refuse to tell; then it is only slower.
-        let start = values.as_ptr().align_offset(4 * LINE).min(LINE);
+        let mut packed = Aligned::zeros(rows * columns.next_multiple_of(panel));
+        let values = packed.values_mut();
         let mut weights = vec![0.0; columns];
         for r in 0..rows {
             row(r, &mut weights);
             for (index, part) in weights.chunks(panel).enumerate() {
-                values[start + (index * rows + r) * panel..][..part.len()].copy_from_slice(part);
+                values[(index * rows + r) * panel..][..part.len()].copy_from_slice(part);
             }
         }
-        Self { values, start, rows, columns }
+        Self { values: packed, rows, columns }
+    }
+
+    /// Numbers in memory.
+    pub(super) fn len(&self) -> usize {
+        self.values.values().len()
     }
 
     /// Channels.
     pub(crate) fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// As a factor of a product.
+    pub(crate) fn weights(&self, level: Level) -> Weights<'_> {
+        let panel_step = self.rows * tile::panel(level);
+        Weights::Panels { values: self.values.values(), columns: self.columns, panel_step }
     }
 }
 
@@ -75,12 +107,10 @@ pub(crate) fn whole_panels(level: Level, values: &[f32]) -> Vec<f32> {
 /// The second factor.
 #[derive(Clone, Copy)]
 pub(crate) enum Weights<'a> {
-    Packed(&'a Packed),
+    /// A panel after the other, `panel_step` apart, each row after row.
+    Panels { values: &'a [f32], columns: usize, panel_step: usize },
     /// Row after row, `columns` a whole number of panels.
-    Rows {
-        values: &'a [f32],
-        columns: usize,
-    },
+    Rows { values: &'a [f32], columns: usize },
 }
 
 /// What becomes of the sums.
@@ -88,13 +118,12 @@ pub(crate) enum Weights<'a> {
 pub(crate) enum Finish<'a> {
     /// They are added to what is there.
     Accumulate,
-    /// `rectifier(sum + bias + residual)`; bias and slope from [`whole_panels`].
+    /// `rectifier(sum + bias + residual)`; bias and slopes from [`whole_panels`].
     Write {
         bias: Option<&'a [f32]>,
         /// Values and the distance between two pixels.
         residual: Option<(&'a [f32], usize)>,
-        /// `max(0, y) + slope · min(0, y)`.
-        slope: Option<&'a [f32]>,
+        rectifier: Rectifier<&'a [f32]>,
     },
 }
 
@@ -119,9 +148,7 @@ impl Product<'_> {
         self.check(level, runs, out.len());
         let panel = tile::panel(level);
         let (columns, b, b_step, b_panel) = match self.weights {
-            Weights::Packed(packed) => {
-                (packed.columns, packed.values[packed.start..].as_ptr(), panel, packed.rows * panel)
-            }
+            Weights::Panels { values, columns, panel_step } => (columns, values.as_ptr(), panel, panel_step),
             Weights::Rows { values, columns } => (columns, values.as_ptr(), columns, panel),
         };
         let (transposed, a_pixel, a_step) = match self.order {
@@ -137,13 +164,13 @@ impl Product<'_> {
             };
             let end = match self.finish {
                 Finish::Accumulate => End::Accumulate,
-                Finish::Write { bias, residual, slope } => {
+                Finish::Write { bias, residual, rectifier } => {
                     let at = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |v| v[first..].as_ptr());
                     End::Write {
                         bias: at(bias),
                         residual: [at(residual.map(|r| r.0)); 2],
                         residual_pixel: residual.map_or(0, |r| r.1),
-                        slope: at(slope),
+                        rectifier: rectifier.map(|slope| slope[first..].as_ptr()),
                     }
                 }
             };
@@ -168,11 +195,11 @@ impl Product<'_> {
     fn check(&self, level: Level, runs: &[Run], out: usize) {
         let panel = tile::panel(level);
         let columns = match self.weights {
-            Weights::Packed(packed) => {
-                assert_eq!(packed.rows, self.taps.len() * self.depth, "a row of weights for each step");
-                let length = packed.rows * packed.columns.next_multiple_of(panel);
-                assert_eq!(packed.values.len(), length + LINE, "packed for this level");
-                packed.columns
+            Weights::Panels { values, columns, panel_step } => {
+                let (each, panels) = (self.taps.len() * self.depth * panel, columns.div_ceil(panel));
+                let whole = each == 0 || panels == 0 || (panels - 1) * panel_step + each <= values.len();
+                assert!(whole, "a row of weights for each step, packed for this level");
+                columns
             }
             Weights::Rows { values, columns } => {
                 assert!(columns.is_multiple_of(panel), "whole panels of weights");
@@ -180,9 +207,10 @@ impl Product<'_> {
                 columns
             }
         };
-        if let Finish::Write { bias, slope, .. } = self.finish {
-            let whole = |v: Option<&[f32]>| v.is_none_or(|v| v.len() >= columns.next_multiple_of(panel));
-            assert!(whole(bias) && whole(slope), "whole panels of bias and slopes");
+        if let Finish::Write { bias, rectifier, .. } = self.finish {
+            let whole = |v: &[f32]| v.len() >= columns.next_multiple_of(panel);
+            let slopes = !matches!(rectifier, Rectifier::Prelu(slope) if !whole(slope));
+            assert!(bias.is_none_or(whole) && slopes, "whole panels of bias and slopes");
         }
         let (pixel, step) = match self.order {
             Order::Steps { pixel } => (pixel, 1),
@@ -280,7 +308,7 @@ mod tests {
         #[test]
         fn every_level_computes_the_sums_of_the_definition(
             (counts, taps, depth, columns) in (prop::collection::vec(1usize..20, 1..4), 1usize..4, 1usize..20, 1usize..80),
-            (spread, with_bias, with_residual, with_slope, seed) in (1usize..4, any::<bool>(), any::<bool>(), any::<bool>(), any::<u64>()),
+            (spread, with_bias, with_residual, with_slope, seed) in (1usize..4, any::<bool>(), any::<bool>(), 0usize..3, any::<u64>()),
         ) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let taps: Vec<usize> = (0..taps).map(|_| rng.random_range(0..30)).collect();
@@ -301,9 +329,9 @@ mod tests {
                 let finish = Finish::Write {
                     bias: with_bias.then_some(&bias),
                     residual: with_residual.then_some((&residual, columns + 1)),
-                    slope: with_slope.then_some(&slope),
+                    rectifier: [Rectifier::None, Rectifier::Relu, Rectifier::Prelu(&slope[..])][with_slope],
                 };
-                let product = Product { a: &a, order: Order::Steps { pixel }, taps: &taps, depth, weights: Weights::Packed(&packed), out_pixel: columns + 1, finish };
+                let product = Product { a: &a, order: Order::Steps { pixel }, taps: &taps, depth, weights: packed.weights(level), out_pixel: columns + 1, finish };
                 let mut out = vec![7.0; out_at];
                 product.write(level, &runs, &mut out);
                 for run in &runs {
@@ -320,7 +348,11 @@ mod tests {
                             }
                             sum += if with_bias { f64::from(bias[c]) } else { 0.0 };
                             sum += if with_residual { f64::from(residual[at]) } else { 0.0 };
-                            let expected = if with_slope { sum.max(0.0) + f64::from(slope[c]) * sum.min(0.0) } else { sum };
+                            let expected = match with_slope {
+                                0 => sum,
+                                1 => sum.max(0.0),
+                                _ => sum.max(0.0) + f64::from(slope[c]) * sum.min(0.0),
+                            };
                             // Each of the products and additions rounds once.
                             let bound = (taps.len() * depth + 4) as f64 * f64::from(f32::EPSILON) * size;
                             let error = (f64::from(out[at]) - expected).abs();

@@ -6,7 +6,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::Level;
+use super::{Level, Rectifier};
 
 /// One tile: pointers instead of slices, since the bounds were checked for the whole product.
 #[derive(Clone, Copy)]
@@ -31,19 +31,13 @@ pub(super) struct Job<'a> {
     pub(super) end: End,
 }
 
-/// What is done with the sums. Null pointers stand for nothing; `bias` and `slope` can be read up to whole registers.
+/// What is done with the sums. Null pointers stand for nothing; bias and slopes can be read up to whole registers.
 #[derive(Clone, Copy)]
 pub(super) enum End {
     /// Added to what is there.
     Accumulate,
     /// `rectifier(sum + bias + residual)`.
-    Write {
-        bias: *const f32,
-        residual: [*const f32; 2],
-        residual_pixel: usize,
-        /// Slope of negative values: null is 1, no rectifier.
-        slope: *const f32,
-    },
+    Write { bias: *const f32, residual: [*const f32; 2], residual_pixel: usize, rectifier: Rectifier<*const f32> },
 }
 
 /// Sums with the shape `(groups, pixels, vectors)`, at most [`limits`].
@@ -139,7 +133,7 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
     simd: S,
     job: &Job<'_>,
 ) -> Sums<S, G, P, V> {
-    // Two steps a turn: more would not fit the cache of decoded instructions, one would spend them on counting.
+    // One step a turn: with two, the compiler loads the pixels of both at once, and spills sums to make room.
     let a_step = if T { job.a_step } else { 1 };
     let b_step = b_step::<S, T, V>(job);
     let mut sums = [[[simd.splat_f32s(0.0); V]; P]; G];
@@ -151,16 +145,11 @@ unsafe fn sums<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
             for a in a.iter_mut().take(G) {
                 *a = a.add(*tap);
             }
-            for _ in 0..job.depth / 2 {
-                step::<S, T, G, P, V>(simd, job, a, b, 0, &mut sums);
-                step::<S, T, G, P, V>(simd, job, a, b, 1, &mut sums);
+            for _ in 0..job.depth {
+                step::<S, T, G, P, V>(simd, job, a, b, &mut sums);
                 for a in a.iter_mut().take(G) {
-                    *a = a.wrapping_add(2 * a_step);
+                    *a = a.wrapping_add(a_step);
                 }
-                b = b.wrapping_add(2 * b_step);
-            }
-            if job.depth % 2 == 1 {
-                step::<S, T, G, P, V>(simd, job, a, b, 0, &mut sums);
                 b = b.wrapping_add(b_step);
             }
         }
@@ -175,7 +164,7 @@ fn b_step<S: Simd, const T: bool, const V: usize>(job: &Job<'_>) -> usize {
     if T { job.b_step } else { V.max(2) * S::F32_LANES }
 }
 
-/// Adds the products of step `u` from `a` and `b` on. A function that is always inlined, since a closure would be compiled without the
+/// Adds the products of one step. A function that is always inlined, since a closure would be compiled without the
 /// instructions of `S`.
 #[inline(always)]
 #[expect(unsafe_code, reason = "see `run`")]
@@ -184,20 +173,18 @@ unsafe fn step<S: Simd, const T: bool, const G: usize, const P: usize, const V: 
     job: &Job<'_>,
     a: [*const f32; 2],
     b: *const f32,
-    u: usize,
     sums: &mut Sums<S, G, P, V>,
 ) {
-    let (a_pixel, a_step) = if T { (1, job.a_step) } else { (job.a_pixel, 1) };
-    let b_step = b_step::<S, T, V>(job);
+    let a_pixel = if T { 1 } else { job.a_pixel };
     let mut weights = [simd.splat_f32s(0.0); V];
     for v in 0..V {
         // SAFETY: the caller's promise: the step's weights lie in `b`.
-        weights[v] = unsafe { load::<S>(b.add(u * b_step + v * S::F32_LANES)) };
+        weights[v] = unsafe { load::<S>(b.add(v * S::F32_LANES)) };
     }
     for g in 0..G {
         for p in 0..P {
             // SAFETY: likewise for every pixel of the step.
-            let x = simd.splat_f32s(unsafe { *a[g].add(p * a_pixel + u * a_step) });
+            let x = simd.splat_f32s(unsafe { *a[g].add(p * a_pixel) });
             for v in 0..V {
                 sums[g][p][v] = simd.mul_add_e_f32s(x, weights[v], sums[g][p][v]);
             }
@@ -212,40 +199,69 @@ unsafe fn finish<S: Simd, const G: usize, const P: usize, const V: usize>(
     job: &Job<'_>,
     sums: Sums<S, G, P, V>,
 ) {
-    let zero = simd.splat_f32s(0.0);
-    for g in 0..G {
-        for p in 0..P {
-            for v in 0..V {
-                let first = v * S::F32_LANES;
-                let count = job.columns.saturating_sub(first).min(S::F32_LANES);
-                if count == 0 {
-                    break;
-                }
+    for v in 0..V {
+        let first = v * S::F32_LANES;
+        let count = job.columns.saturating_sub(first).min(S::F32_LANES);
+        for g in 0..G {
+            for p in 0..P {
                 // SAFETY: the caller promised `columns` outputs at each pixel, as many residuals, and whole registers of bias and slope.
                 unsafe {
-                    let out = std::slice::from_raw_parts_mut(job.out[g].add(p * job.out_pixel + first), count);
-                    let mut y = sums[g][p][v];
-                    match job.end {
-                        End::Accumulate => y = simd.add_f32s(y, simd.partial_load_f32s(out)),
-                        End::Write { bias, residual, residual_pixel, slope } => {
-                            if !bias.is_null() {
-                                y = simd.add_f32s(y, load::<S>(bias.add(first)));
-                            }
-                            if !residual[g].is_null() {
-                                let residual = residual[g].add(p * residual_pixel + first);
-                                y = simd
-                                    .add_f32s(y, simd.partial_load_f32s(std::slice::from_raw_parts(residual, count)));
-                            }
-                            if !slope.is_null() {
-                                let negative = simd.mul_f32s(simd.min_f32s(y, zero), load::<S>(slope.add(first)));
-                                y = simd.add_f32s(simd.max_f32s(y, zero), negative);
-                            }
-                        }
+                    // Whole registers apart: the instructions for parts of them are many times slower on some CPUs.
+                    if count == S::F32_LANES {
+                        let load = |from: *const f32| load::<S>(from);
+                        let store = |to: *mut f32, y| to.cast::<S::f32s>().write_unaligned(y);
+                        end(simd, job, (g, p), first, sums[g][p][v], load, store);
+                    } else if count > 0 {
+                        let load = |from| simd.partial_load_f32s(std::slice::from_raw_parts(from, count));
+                        let store = |to, y| simd.partial_store_f32s(std::slice::from_raw_parts_mut(to, count), y);
+                        end(simd, job, (g, p), first, sums[g][p][v], load, store);
                     }
-                    simd.partial_store_f32s(out, y);
                 }
             }
         }
+    }
+}
+
+/// Finishes the sums of one pixel, from channel `first` of the tile.
+#[inline(always)]
+#[expect(unsafe_code, reason = "see `run`")]
+unsafe fn end<S: Simd>(
+    simd: S,
+    job: &Job<'_>,
+    (g, p): (usize, usize),
+    first: usize,
+    sum: S::f32s,
+    from_memory: impl Fn(*const f32) -> S::f32s,
+    store: impl Fn(*mut f32, S::f32s),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let out = job.out[g].add(p * job.out_pixel + first);
+        let mut y = sum;
+        match job.end {
+            End::Accumulate => y = simd.add_f32s(y, from_memory(out)),
+            End::Write { bias, residual, residual_pixel, rectifier } => {
+                if !bias.is_null() {
+                    y = simd.add_f32s(y, load::<S>(bias.add(first)));
+                }
+                if !residual[g].is_null() {
+                    y = simd.add_f32s(y, from_memory(residual[g].add(p * residual_pixel + first)));
+                }
+                y = rectified(simd, y, rectifier.map(|slope| load::<S>(slope.add(first))));
+            }
+        }
+        store(out, y);
+    }
+}
+
+/// A register behind its activation.
+#[inline(always)]
+pub(super) fn rectified<S: Simd>(simd: S, y: S::f32s, rectifier: Rectifier<S::f32s>) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    match rectifier {
+        Rectifier::None => y,
+        Rectifier::Relu => simd.max_f32s(y, zero),
+        Rectifier::Prelu(slope) => simd.add_f32s(simd.max_f32s(y, zero), simd.mul_f32s(simd.min_f32s(y, zero), slope)),
     }
 }
 

@@ -13,7 +13,8 @@ use self::proto::{
     AttributeProto, Dimension, DimensionProto, FLOAT, GraphProto, INT, INTS, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::graph::{ConvLayer, Graph, Op, Rectifier};
+use super::graph::{ConvLayer, Graph, Op};
+use super::kernel::Rectifier;
 use crate::{Error, Result};
 
 const IR_VERSION: i64 = 8;
@@ -53,7 +54,7 @@ pub(crate) fn encode(graph: &Graph, description: &Description<'_>) -> Result<Vec
 
 fn model(graph: &Graph, description: &Description<'_>) -> Result<ModelProto> {
     let channels = graph.layers.iter().find_map(|layer| match &layer.op {
-        Op::Conv(conv) => Some(conv.channels),
+        Op::Conv(conv) => Some(conv.shape.channels),
         _ => None,
     });
     let channels = channels.ok_or_else(|| wrong("has no convolution".to_owned()))?;
@@ -165,27 +166,27 @@ impl Writer {
         layout: Layout,
         values: &[Value],
     ) -> Result<Value, &'static str> {
-        let [height, width] = conv.kernel;
-        let depth = conv.channels / conv.groups.max(1);
-        if conv.channels != from.channels || conv.weight.len() != height * width * depth * conv.out {
+        let [height, width] = conv.shape.kernel;
+        let depth = conv.shape.channels / conv.shape.groups.max(1);
+        if conv.shape.channels != from.channels || conv.weight.len() != height * width * depth * conv.shape.out {
             return Err("has other channels than what it reads");
         }
-        let whole = conv.groups == 1 && conv.padding == 0;
+        let whole = conv.shape.groups == 1 && conv.shape.padding == 0;
         let (mut value, layout) = match layout {
-            Layout::Map(Some(sides)) if whole && sides == conv.kernel => {
+            Layout::Map(Some(sides)) if whole && sides == conv.shape.kernel => {
                 let flat = self.node("Flatten", &format!("{name}.flat"), &[&from.name], vec![int("axis", 1)]);
-                (self.dense(name, conv, &flat, sides, conv.channels), Layout::Vector)
+                (self.dense(name, conv, &flat, sides, conv.shape.channels), Layout::Vector)
             }
-            Layout::Flattened(sides) if whole && conv.kernel == [1, 1] => {
-                let channels = conv.channels / (sides[0] * sides[1]);
+            Layout::Flattened(sides) if whole && conv.shape.kernel == [1, 1] => {
+                let channels = conv.shape.channels / (sides[0] * sides[1]);
                 (self.dense(name, conv, &from.name, sides, channels), Layout::Vector)
             }
-            Layout::Vector if whole && conv.kernel == [1, 1] => {
-                (self.dense(name, conv, &from.name, [1, 1], conv.channels), Layout::Vector)
+            Layout::Vector if whole && conv.shape.kernel == [1, 1] => {
+                (self.dense(name, conv, &from.name, [1, 1], conv.shape.channels), Layout::Vector)
             }
             Layout::Map(sides) => {
                 let after = |side: usize, kernel: usize| {
-                    (side + 2 * conv.padding).saturating_sub(kernel) / conv.stride.max(1) + 1
+                    (side + 2 * conv.shape.padding).saturating_sub(kernel) / conv.shape.stride.max(1) + 1
                 };
                 let sides = sides.map(|[h, w]| [after(h, height), after(w, width)]);
                 (self.map(name, conv, &from.name), Layout::Map(sides))
@@ -201,31 +202,32 @@ impl Writer {
             Rectifier::Relu => self.node("Relu", &format!("{name}.relu"), &[&value], Vec::new()),
             Rectifier::Prelu(slope) => {
                 // Slopes are aligned with the last axes, so a map's need two more.
-                let shape: &[usize] = if matches!(layout, Layout::Vector) { &[conv.out] } else { &[conv.out, 1, 1] };
+                let shape: &[usize] =
+                    if matches!(layout, Layout::Vector) { &[conv.shape.out] } else { &[conv.shape.out, 1, 1] };
                 let slope = self.tensor(&format!("{name}.slope"), shape, slope.iter().copied());
                 self.node("PRelu", &format!("{name}.prelu"), &[&value, &slope], Vec::new())
             }
         };
-        Ok(Value { name: value, channels: conv.out, layout })
+        Ok(Value { name: value, channels: conv.shape.out, layout })
     }
 
     /// A convolution on a map; its weights become `(out, channels / groups, height, width)`.
     fn map(&mut self, name: &str, conv: &ConvLayer, from: &str) -> String {
-        let [height, width] = conv.kernel;
-        let depth = conv.channels / conv.groups;
-        let order = (0..conv.out * depth * height * width).map(|at| {
+        let [height, width] = conv.shape.kernel;
+        let depth = conv.shape.channels / conv.shape.groups;
+        let order = (0..conv.shape.out * depth * height * width).map(|at| {
             let (rest, column) = (at / width, at % width);
             let (rest, row) = (rest / height, rest % height);
             let (out, channel) = (rest / depth, rest % depth);
-            conv.weight[((row * width + column) * depth + channel) * conv.out + out]
+            conv.weight[((row * width + column) * depth + channel) * conv.shape.out + out]
         });
-        let weight = self.tensor(&format!("{name}.weight"), &[conv.out, depth, height, width], order);
-        let bias = self.tensor(&format!("{name}.bias"), &[conv.out], conv.bias.iter().copied());
+        let weight = self.tensor(&format!("{name}.weight"), &[conv.shape.out, depth, height, width], order);
+        let bias = self.tensor(&format!("{name}.bias"), &[conv.shape.out], conv.bias.iter().copied());
         let attributes = vec![
-            ints("kernel_shape", &conv.kernel),
-            ints("strides", &[conv.stride; 2]),
-            ints("pads", &[conv.padding; 4]),
-            int("group", conv.groups as i64),
+            ints("kernel_shape", &conv.shape.kernel),
+            ints("strides", &[conv.shape.stride; 2]),
+            ints("pads", &[conv.shape.padding; 4]),
+            int("group", conv.shape.groups as i64),
         ];
         self.node("Conv", name, &[from, &weight, &bias], attributes)
     }
@@ -233,13 +235,13 @@ impl Writer {
     /// A layer that sees all of a map of `sides` and `channels`; its weights become `(out, channels · height · width)`.
     fn dense(&mut self, name: &str, conv: &ConvLayer, from: &str, sides: [usize; 2], channels: usize) -> String {
         let area = sides[0] * sides[1];
-        let order = (0..conv.out * channels * area).map(|at| {
+        let order = (0..conv.shape.out * channels * area).map(|at| {
             let (rest, place) = (at / area, at % area);
             let (out, channel) = (rest / channels, rest % channels);
-            conv.weight[(place * channels + channel) * conv.out + out]
+            conv.weight[(place * channels + channel) * conv.shape.out + out]
         });
-        let weight = self.tensor(&format!("{name}.weight"), &[conv.out, channels * area], order);
-        let bias = self.tensor(&format!("{name}.bias"), &[conv.out], conv.bias.iter().copied());
+        let weight = self.tensor(&format!("{name}.weight"), &[conv.shape.out, channels * area], order);
+        let bias = self.tensor(&format!("{name}.bias"), &[conv.shape.out], conv.bias.iter().copied());
         self.node("Gemm", name, &[from, &weight, &bias], vec![int("transB", 1)])
     }
 
@@ -297,16 +299,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::model::kernel::Shape;
 
     fn conv(kernel: usize, channels: usize, out: usize) -> ConvLayer {
         let count = kernel * kernel * channels * out;
         ConvLayer {
-            kernel: [kernel, kernel],
-            channels,
-            out,
-            groups: 1,
-            stride: 1,
-            padding: 0,
+            shape: Shape { kernel: [kernel, kernel], channels, out, groups: 1, stride: 1, padding: 0 },
             weight: (0..count).map(|at| at as f32).collect(),
             bias: vec![0.5; out],
             residual: None,
@@ -363,7 +361,8 @@ mod tests {
     #[test]
     fn a_block_with_a_shortcut_keeps_its_order() {
         let mut graph = Graph::default();
-        let first = ConvLayer { padding: 1, rectifier: Rectifier::Relu, ..conv(3, 3, 3) };
+        let mut first = ConvLayer { rectifier: Rectifier::Relu, ..conv(3, 3, 3) };
+        first.shape.padding = 1;
         let first = graph.push(0, Op::Conv(first));
         let second = ConvLayer { residual: Some(0), rectifier: Rectifier::Prelu(vec![0.1; 3]), ..conv(1, 3, 3) };
         let second = graph.push(first, Op::Conv(second));
@@ -379,7 +378,8 @@ mod tests {
     #[test]
     fn weights_change_from_ours_to_the_order_of_onnx() {
         let mut graph = Graph::default();
-        let grouped = ConvLayer { groups: 2, weight: (0..8).map(|at| at as f32).collect(), ..conv(1, 4, 4) };
+        let mut grouped = ConvLayer { weight: (0..8).map(|at| at as f32).collect(), ..conv(1, 4, 4) };
+        grouped.shape.groups = 2;
         let map = graph.push(0, Op::Conv(grouped));
         let flat = graph.push(map, Op::Flatten);
         graph.push(flat, Op::Conv(conv(1, 8, 1)));

@@ -1,51 +1,51 @@
 //! A trained network made ready to run on the CPU: weights packed, buffers laid out, nothing copied between layers.
 //!
-//! Every value is an NHWC picture with a border as wide as its readers' padding, so that a convolution reads whole kernel rows and writes
-//! where the next one reads. Several pictures go through a layer together, since weights are larger than what the caches keep.
+//! Every value is an NHWC picture, of floats or of bytes, with a border as wide as its readers' padding, so that a convolution reads whole
+//! kernel rows and writes where the next one reads. Several pictures go through a layer together, as many as the caches keep.
 
-mod bytes;
+mod buffers;
+mod compile;
 mod pool;
 mod quantise;
+mod step;
 
-pub(crate) use bytes::BytePlan;
 pub(crate) use quantise::ByteGraph;
 
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::graph::{Graph, Op, Rectifier};
-use super::kernel::{Convolution, Level, Map, Shape};
+use buffers::{Buffers, Order, Value};
+use step::{Step, Surroundings, Work};
+
+use super::kernel::{Level, Map, Shape};
 use crate::{Error, Result};
 
-/// Pictures that go through the layers together: weights are read once for all of them, and their values still fit an L2 cache.
+/// The most pictures that go through a layer together: weights are read once for all of them.
 const TOGETHER: usize = 8;
 
 /// A network, ready to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    level: Level,
     steps: Vec<Step>,
     /// Channels of the input.
     channels: usize,
     /// The border of each value; value 0 is the input.
     borders: Vec<usize>,
     /// Buffers that no run uses now.
-    spare: Mutex<Vec<Vec<Vec<f32>>>>,
+    spare: Mutex<Vec<Buffers>>,
 }
 
-#[derive(Debug)]
-struct Step {
-    input: usize,
-    residual: Option<usize>,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Conv(Convolution),
-    MaxPool { window: usize, stride: usize },
-    Flatten,
+/// A step that was taken, on some of the pictures.
+struct Done<'a> {
+    step: usize,
+    value: &'a Value,
+    /// Which part of the value was computed.
+    own: Range<usize>,
+    seconds: f64,
 }
 
 /// What one convolution costs.
@@ -77,47 +77,6 @@ pub(crate) enum Threads {
 }
 
 impl Plan {
-    /// Packs the weights of `graph` for this CPU.
-    pub(crate) fn new(graph: &Graph) -> Self {
-        Self::at_level(graph, Level::best())
-    }
-
-    fn at_level(graph: &Graph, level: Level) -> Self {
-        let mut borders = vec![0; graph.layers.len() + 1];
-        let mut steps = Vec::new();
-        let mut channels = 0;
-        for layer in &graph.layers {
-            let mut residual = None;
-            let kind = match &layer.op {
-                Op::Conv(conv) => {
-                    borders[layer.input] = borders[layer.input].max(conv.padding);
-                    residual = conv.residual;
-                    if channels == 0 {
-                        channels = conv.channels;
-                    }
-                    let shape = Shape {
-                        kernel: conv.kernel,
-                        channels: conv.channels,
-                        out: conv.out,
-                        groups: conv.groups,
-                        stride: conv.stride,
-                        padding: conv.padding,
-                    };
-                    let slope = match &conv.rectifier {
-                        Rectifier::None => None,
-                        Rectifier::Relu => Some(vec![0.0; conv.out]),
-                        Rectifier::Prelu(slope) => Some(slope.clone()),
-                    };
-                    Kind::Conv(Convolution::new(level, shape, &conv.weight, &conv.bias, slope.as_deref()))
-                }
-                Op::MaxPool { window, stride } => Kind::MaxPool { window: *window, stride: *stride },
-                Op::Flatten => Kind::Flatten,
-            };
-            steps.push(Step { input: layer.input, residual, kind });
-        }
-        Self { steps, channels, borders, spare: Mutex::new(Vec::new()) }
-    }
-
     /// Runs the network.
     ///
     /// - `x`: `(n, height, width, channels)` of `shape`, row after row.
@@ -127,11 +86,7 @@ impl Plan {
     /// `Argument` when the shape is not that of `x`, or too small for the network.
     pub(crate) fn run(&self, x: &[f32], shape: [usize; 4], threads: Threads) -> Result<(Vec<f32>, [usize; 4])> {
         let [count, height, width, channels] = shape;
-        if shape.iter().product::<usize>() != x.len() || channels != self.channels {
-            let what = format!("{} values for {shape:?}, expected {} channels", x.len(), self.channels);
-            return Err(Error::argument("pictures", what));
-        }
-        let maps = self.maps(height, width)?;
+        let maps = self.maps(x, shape)?;
         let last = maps[maps.len() - 1];
         let out_each = last.height * last.width * last.channels;
         let mut out = vec![0.0; count * out_each];
@@ -140,177 +95,126 @@ impl Plan {
         let together = count.div_ceil(workers).clamp(1, TOGETHER);
         let each = (height * width * channels).max(1);
         let split = if count < workers { threads } else { Threads::One };
-        let part = |(x, out): (&[f32], &mut [f32])| self.run_part(&maps, x, out, x.len() / each, split, |_, _| ());
-        let parts = x.par_chunks(together * each).zip(out.par_chunks_mut(together * out_each));
+        let part = |(x, out): (&[f32], &mut [f32])| self.run_part(&maps, x, out, split, |_| ());
         match threads {
-            Threads::One => parts.with_min_len(usize::MAX).for_each(part),
-            // Rows of the pictures are what is shared out then.
-            Threads::All if split == Threads::All => {
-                x.chunks(together * each).zip(out.chunks_mut(together * out_each)).for_each(part);
+            Threads::All if split == Threads::One => {
+                x.par_chunks(together * each).zip(out.par_chunks_mut(together * out_each)).for_each(part);
             }
-            Threads::All => parts.for_each(part),
+            // Rows of the pictures are what is shared out, if anything is.
+            _ => x.chunks(together * each).zip(out.chunks_mut(together * out_each)).for_each(part),
         }
         Ok((out, [count, last.height, last.width, last.channels]))
     }
 
-    /// What each convolution of the network costs on the calling thread, in the order of the layers.
+    /// What each convolution costs on the calling thread, in the order of the layers.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
     pub(crate) fn profile(&self, x: &[f32], shape: [usize; 4]) -> Result<Vec<LayerTime>> {
         self.run(x, shape, Threads::One)?;
-        let maps = self.maps(shape[1], shape[2])?;
+        let maps = self.maps(x, shape)?;
         let mut seconds = vec![0.0; self.steps.len()];
         let last = maps[maps.len() - 1];
         let each = (x.len() / shape[0].max(1)).max(1);
-        for x in x.chunks_exact(each * TOGETHER.min(shape[0].max(1))) {
-            let count = x.len() / each;
-            let mut out = vec![0.0; count * last.height * last.width * last.channels];
-            self.run_part(&maps, x, &mut out, count, Threads::One, |step, spent| seconds[step] += spent);
+        for x in x.chunks(each * TOGETHER) {
+            let mut out = vec![0.0; x.len() / each * last.height * last.width * last.channels];
+            self.run_part(&maps, x, &mut out, Threads::One, |done| seconds[done.step] += done.seconds);
         }
         let convolutions = self.steps.iter().zip(&maps[1..]).zip(seconds).filter_map(|((step, map), seconds)| {
-            let Kind::Conv(conv) = &step.kind else { return None };
-            let Shape { kernel, channels, out, groups, stride, .. } = conv.shape;
+            let Shape { kernel, channels, out, groups, stride, .. } = match &step.work {
+                Work::Conv(conv) => conv.shape,
+                Work::Bytes(conv, _) => conv.shape,
+                _ => return None,
+            };
             let each = kernel[0] * kernel[1] * channels / groups * out * map.height * map.width;
-            let pictures = shape[0] / TOGETHER.min(shape[0].max(1)) * TOGETHER.min(shape[0]);
-            Some(LayerTime {
-                kernel,
-                channels,
-                out,
-                stride,
-                side: map.height,
-                multiplications: each * pictures,
-                seconds,
-            })
+            let multiplications = each * shape[0];
+            Some(LayerTime { kernel, channels, out, stride, side: map.height, multiplications, seconds })
         });
         Ok(convolutions.collect())
     }
 
-    /// The layout of every value for an input of this size.
-    fn maps(&self, height: usize, width: usize) -> Result<Vec<Map>> {
-        let mut maps = vec![Map { height, width, channels: self.channels, border: self.borders[0] }];
+    /// The layout of every value for inputs of this shape.
+    fn maps(&self, x: &[f32], shape: [usize; 4]) -> Result<Vec<Map>> {
+        let [_, height, width, channels] = shape;
+        if shape.iter().product::<usize>() != x.len() || channels != self.channels {
+            let what = format!("{} values for {shape:?}, expected {} channels", x.len(), self.channels);
+            return Err(Error::argument("pictures", what));
+        }
+        let mut maps = vec![Map { height, width, channels, border: self.borders[0] }];
         for (step, border) in self.steps.iter().zip(&self.borders[1..]) {
             let from = maps[step.input];
-            let small =
-                || Error::argument("pictures", format!("{height} x {width} pixels are too few for this network"));
-            let (height, width, channels) = match &step.kind {
-                Kind::Conv(conv) => {
-                    let [height, width] = conv.shape.output(from.height, from.width).ok_or_else(small)?;
-                    (height, width, conv.shape.out)
-                }
-                Kind::MaxPool { window, stride } => {
-                    if from.height < *window || from.width < *window {
-                        return Err(small());
-                    }
-                    let side = |side: usize| (side - window).div_ceil(*stride) + 1;
-                    (side(from.height), side(from.width), from.channels)
-                }
-                Kind::Flatten => (1, 1, from.height * from.width * from.channels),
+            let size = [from.height, from.width, from.channels];
+            let fits = |[height, width, channels]: &[usize; 3]| {
+                step.residual
+                    .is_none_or(|r| [maps[r].height, maps[r].width, maps[r].channels] == [*height, *width, *channels])
             };
-            let expected = match &step.kind {
-                Kind::Conv(conv) => conv.shape.channels,
-                _ => from.channels,
-            };
-            if from.channels != expected
-                || step.residual.is_some_and(|r| (maps[r].height, maps[r].width) != (height, width))
-            {
-                let what = format!("a layer for {expected} channels sees {} of {height} x {width}", from.channels);
-                return Err(Error::argument("pictures", what));
-            }
+            let [height, width, channels] = step.work.output(size).filter(fits).ok_or_else(|| {
+                Error::argument("pictures", format!("{height} x {width} pixels don't fit this network"))
+            })?;
             maps.push(Map { height, width, channels, border: *border });
         }
         Ok(maps)
     }
 
-    /// Some of the pictures, through all layers.
-    /// `spent` hears the seconds of each step.
-    fn run_part(
-        &self,
-        maps: &[Map],
-        x: &[f32],
-        out: &mut [f32],
-        count: usize,
-        threads: Threads,
-        mut spent: impl FnMut(usize, f64),
-    ) {
-        let mut values = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
-        values.resize_with(maps.len(), Vec::new);
-        for (value, map) in values.iter_mut().zip(maps) {
-            value.resize(count * map.len(), 0.0);
-        }
-        let each = x.len() / count.max(1);
-        for (x, to) in x.chunks_exact(each).zip(values[0].chunks_exact_mut(maps[0].len())) {
-            maps[0].fill(x, to);
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            let begin = Instant::now();
-            let (before, after) = values.split_at_mut(index + 1);
-            let (from, to) = (&maps[step.input], &maps[index + 1]);
-            let (x, y) = (&before[step.input], &mut after[0]);
-            y.chunks_exact_mut(to.len()).for_each(|y| to.clear_border(y));
-            match &step.kind {
-                Kind::Conv(conv) => {
-                    let residual = step.residual.map(|r| (&before[r][..], &maps[r]));
-                    convolve(conv, x, from, count, y, to, residual, threads);
+    /// Lets `seen` look at every value of floats that a network gives on the way, by its number, some pictures at a time: zeros of borders
+    /// are among them.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    fn watch(&self, x: &[f32], shape: [usize; 4], mut seen: impl FnMut(usize, &[f32])) -> Result<()> {
+        let maps = self.maps(x, shape)?;
+        let each = (x.len() / shape[0].max(1)).max(1);
+        for x in x.chunks(each * TOGETHER) {
+            self.run_part(&maps, x, &mut [], Threads::One, |done| {
+                if let Value::Floats(values) = done.value {
+                    seen(done.step + 1, &values[done.own]);
                 }
-                Kind::MaxPool { window, stride } => {
-                    for (x, y) in x.chunks_exact(from.len()).zip(y.chunks_exact_mut(to.len())) {
-                        pool::max_pool(x, from, y, to, *window, *stride);
-                    }
+            });
+        }
+        Ok(())
+    }
+
+    /// Some of the pictures, through all layers. `seen` hears of each step.
+    fn run_part(&self, maps: &[Map], x: &[f32], out: &mut [f32], threads: Threads, mut seen: impl FnMut(Done<'_>)) {
+        let each = maps[0].height * maps[0].width * maps[0].channels;
+        let count = x.len() / each.max(1);
+        let order = Order::new(&self.steps, maps);
+        let mut buffers = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
+        buffers.lay_out(&self.steps, &order, maps, count);
+        for group in &order.groups {
+            for first in (0..count).step_by(group.together) {
+                let pictures = first..(first + group.together).min(count);
+                if group.steps.start == 0 {
+                    buffers.fill(&maps[0], &x[pictures.start * each..pictures.end * each], order.place(0, first));
                 }
-                Kind::Flatten => {
-                    x.chunks_exact(from.len()).zip(y.chunks_exact_mut(to.len())).for_each(|(x, y)| gather(x, from, y))
+                for index in group.steps.clone() {
+                    let begin = Instant::now();
+                    let (before, after) = buffers.values.split_at_mut(index + 1);
+                    self.steps[index].run(
+                        self.level,
+                        Surroundings { before, maps, order: &order },
+                        &mut after[0],
+                        &pictures,
+                        threads,
+                    );
+                    let (each, place) = (maps[index + 1].len(), order.place(index + 1, first));
+                    let own = place * each..(place + pictures.len()) * each;
+                    seen(Done { step: index, value: &after[0], own, seconds: begin.elapsed().as_secs_f64() });
                 }
             }
-            spent(index, begin.elapsed().as_secs_f64());
         }
-        let last = maps.len() - 1;
-        let each = maps[last].height * maps[last].width * maps[last].channels;
-        let pictures = values[last].chunks_exact(maps[last].len());
-        pictures.zip(out.chunks_exact_mut(each)).for_each(|(from, to)| gather(from, &maps[last], to));
+        let map = &maps[maps.len() - 1];
+        if let Some(Value::Floats(values)) = buffers.values.last() {
+            let each = map.height * map.width * map.channels;
+            values.chunks_exact(map.len()).zip(out.chunks_exact_mut(each)).for_each(|(from, to)| map.gather(from, to));
+        }
         if let Ok(mut spare) = self.spare.lock() {
-            spare.push(values);
+            spare.push(buffers);
         }
-    }
-}
-
-/// One layer on all pictures, or its rows shared out.
-#[expect(clippy::too_many_arguments, reason = "two values with their layouts")]
-fn convolve(
-    conv: &Convolution,
-    x: &[f32],
-    from: &Map,
-    count: usize,
-    y: &mut [f32],
-    to: &Map,
-    residual: Option<(&[f32], &Map)>,
-    threads: Threads,
-) {
-    if threads == Threads::One || to.height < 2 {
-        return conv.write(x, from, count, 0..to.height, y, 0, to, residual);
-    }
-    // Two bands a thread: the last one to finish is not far behind.
-    let rows = to.height.div_ceil(2 * rayon::current_num_threads()).max(1);
-    for picture in 0..count {
-        let (x, y) = (&x[picture * from.len()..], &mut y[picture * to.len()..][..to.len()]);
-        let residual = residual.map(|(values, map)| (&values[picture * map.len()..], map));
-        let first = to.border * to.row();
-        let bands = y[first..first + to.height * to.row()].par_chunks_mut(rows * to.row()).enumerate();
-        bands.for_each(|(band, y)| {
-            let top = band * rows;
-            let bottom = (top + rows).min(to.height);
-            conv.write(x, from, 1, top..bottom, y, first + top * to.row(), to, residual);
-        });
-    }
-}
-
-/// A picture without its border.
-fn gather(x: &[f32], map: &Map, to: &mut [f32]) {
-    let row = map.width * map.channels;
-    for (y, to) in to.chunks_exact_mut(row).enumerate() {
-        to.copy_from_slice(&x[map.at(y, 0)..][..row]);
     }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_in_bytes;

@@ -6,9 +6,9 @@
 //!
 //! Follows Jacob et al. 2018 (arXiv:1712.05877), with the clipping that gives the smallest squared error.
 
-use super::{Plan, Threads};
-use crate::model::graph::{ConvLayer, Graph, Op, Rectifier};
-use crate::model::kernel::Shape;
+use super::Plan;
+use crate::model::graph::{ConvLayer, Graph, Op};
+use crate::model::kernel::{Rectifier, Shape};
 use crate::{Error, Result};
 
 /// A network of convolutions, all but the first one in bytes.
@@ -32,15 +32,10 @@ pub(crate) struct ByteLayer {
     /// What one step of the weights is worth, an output channel.
     pub(crate) scale: Vec<f32>,
     pub(crate) bias: Vec<f32>,
-    /// Whether the values are bytes; floats have no rectifier.
-    pub(crate) relu: bool,
 }
 
 /// Bins of the values from zero to the largest.
 const BINS: usize = 4096;
-
-/// Pictures whose values are counted at once.
-const TOGETHER: usize = 32;
 
 impl ByteGraph {
     /// Measures the steps of the values of `graph` on pictures.
@@ -50,18 +45,20 @@ impl ByteGraph {
     /// # Errors
     /// `Argument` when the pictures don't fit the network.
     pub(crate) fn measure(graph: &Graph, x: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
-        let mut steps = vec![0.0; graph.layers.len() + 1];
-        for (index, layer) in graph.layers.iter().enumerate() {
-            let Op::Conv(ConvLayer { rectifier: Rectifier::Relu, .. }) = layer.op else { continue };
-            let plan = Plan::new(&Graph { layers: graph.layers[..=index].to_vec() });
-            let each = (shape[1] * shape[2] * shape[3]).max(1);
-            let values = x.chunks(TOGETHER * each).map(|x| {
-                let shape = [x.len() / each, shape[1], shape[2], shape[3]];
-                plan.run(x, shape, Threads::All).map(|(values, _)| values)
-            });
-            steps[index + 1] = step(&values.collect::<Result<Vec<_>>>()?.concat());
-        }
-        Ok(steps)
+        let plan = Plan::new(graph, [shape[1], shape[2]]);
+        let behind_relu = |value: usize| {
+            matches!(&graph.layers[value - 1].op, Op::Conv(ConvLayer { rectifier: Rectifier::Relu, .. }))
+        };
+        let mut counts: Vec<Histogram> = (0..=graph.layers.len()).map(|_| Histogram::default()).collect();
+        plan.watch(x, shape, |value, values| {
+            counts[value].largest = values.iter().fold(counts[value].largest, |most, value| most.max(*value));
+        })?;
+        plan.watch(x, shape, |value, values| counts[value].add(values))?;
+        Ok(counts
+            .iter()
+            .enumerate()
+            .map(|(value, counts)| if value > 0 && behind_relu(value) { counts.step() } else { 0.0 })
+            .collect())
     }
 
     /// Rounds the weights of `graph`.
@@ -86,24 +83,20 @@ impl ByteGraph {
                 stem = Some(conv.clone());
                 continue;
             }
-            let plain = conv.groups == 1 && matches!(conv.rectifier, Rectifier::None | Rectifier::Relu);
-            let positive = !relu || steps[index + 1] > 0.0;
-            if !plain || !positive || steps[layer.input] == 0.0 || conv.residual == Some(0) {
+            let plain = conv.shape.groups == 1 && matches!(conv.rectifier, Rectifier::None | Rectifier::Relu);
+            // A value is bytes if it has a step; what may be negative has none.
+            let fits = relu == (steps[index + 1] > 0.0);
+            if !plain || !fits || steps[layer.input] == 0.0 || conv.residual == Some(0) {
                 return Err(unfit(index));
             }
-            let (weights, scale) = round(&conv.weight, conv.out);
-            let shape = Shape {
-                kernel: conv.kernel,
-                channels: conv.channels,
-                out: conv.out,
-                groups: 1,
-                stride: conv.stride,
-                padding: conv.padding,
-            };
-            let (residual, bias) = (conv.residual, conv.bias.clone());
-            layers.push(ByteLayer { input: layer.input, residual, shape, weights, scale, bias, relu });
+            let (weights, scale) = round(&conv.weight, conv.shape.out);
+            let (shape, residual, bias) = (conv.shape, conv.residual, conv.bias.clone());
+            layers.push(ByteLayer { input: layer.input, residual, shape, weights, scale, bias });
         }
         let stem = stem.filter(|_| !layers.is_empty()).ok_or_else(|| unfit(0))?;
+        if steps.last().is_some_and(|step| *step > 0.0) {
+            return Err(Error::argument("network", "ends behind a ReLU: expected an output of floats"));
+        }
         Ok(Self { stem, layers, steps })
     }
 }
@@ -121,25 +114,38 @@ fn round(weights: &[f32], out: usize) -> (Vec<i8>, Vec<f32>) {
     (rounded, scale)
 }
 
-/// The step with which bytes are nearest to `values`, which are not negative.
-fn step(values: &[f32]) -> f32 {
-    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(*value));
-    if largest == 0.0 {
-        return 1.0;
+/// How often values that are not negative have which size.
+#[derive(Clone, Default)]
+struct Histogram {
+    largest: f32,
+    bins: Vec<u64>,
+}
+
+impl Histogram {
+    /// Counts values, none of them larger than `largest`.
+    fn add(&mut self, values: &[f32]) {
+        self.bins.resize(BINS, 0);
+        let scale = BINS as f32 / self.largest;
+        for value in values.iter().filter(|value| **value > 0.0) {
+            self.bins[((value * scale) as usize).min(BINS - 1)] += 1;
+        }
     }
-    let mut bins = vec![0u64; BINS];
-    for value in values.iter().filter(|value| **value > 0.0) {
-        bins[((value / largest * BINS as f32) as usize).min(BINS - 1)] += 1;
-    }
-    let error = |step: f64| {
-        let of = |(bin, count): (usize, &u64)| {
-            let value = (bin as f64 + 0.5) / BINS as f64;
-            let kept = (value / step).round_ties_even().min(255.0) * step;
-            *count as f64 * (value - kept).powi(2)
+
+    /// The step with which bytes are nearest to the values.
+    fn step(&self) -> f32 {
+        if self.largest == 0.0 {
+            return 1.0;
+        }
+        let error = |step: f64| {
+            let of = |(bin, count): (usize, &u64)| {
+                let value = (bin as f64 + 0.5) / BINS as f64;
+                let kept = (value / step).round_ties_even().min(255.0) * step;
+                *count as f64 * (value - kept).powi(2)
+            };
+            self.bins.iter().enumerate().map(of).sum::<f64>()
         };
-        bins.iter().enumerate().map(of).sum::<f64>()
-    };
-    let candidates = (10..=100).map(|percent| f64::from(percent) / 100.0 / 255.0);
-    let best = candidates.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(1.0 / 255.0);
-    best as f32 * largest
+        let candidates = (10..=100).map(|percent| f64::from(percent) / 100.0 / 255.0);
+        let best = candidates.min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(1.0 / 255.0);
+        best as f32 * self.largest
+    }
 }

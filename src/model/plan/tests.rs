@@ -7,7 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::model::graph::ConvLayer;
+use crate::model::graph::{ConvLayer, Graph, Op};
+use crate::model::kernel::Rectifier;
 
 /// A picture, `(height, width, channels)`, in plain order.
 type Picture = (Vec<f64>, [usize; 3]);
@@ -31,21 +32,23 @@ fn reference(graph: &Graph, input: Picture) -> Picture {
                 (out, [side(height), side(width), *channels])
             }
             Op::Conv(conv) => {
-                let side = |side: &usize, k: usize| (side + 2 * conv.padding - k) / conv.stride + 1;
-                let (out_height, out_width) = (side(height, conv.kernel[0]), side(width, conv.kernel[1]));
-                let (group_in, group_out) = (conv.channels / conv.groups, conv.out / conv.groups);
+                let side = |side: &usize, k: usize| (side + 2 * conv.shape.padding - k) / conv.shape.stride + 1;
+                let (out_height, out_width) = (side(height, conv.shape.kernel[0]), side(width, conv.shape.kernel[1]));
+                let (group_in, group_out) =
+                    (conv.shape.channels / conv.shape.groups, conv.shape.out / conv.shape.groups);
                 let mut out = Vec::new();
-                for (i, j, o) in places(out_height, out_width, conv.out) {
+                for (i, j, o) in places(out_height, out_width, conv.shape.out) {
                     let mut sum = f64::from(conv.bias[o]);
-                    for (p, q, c) in places(conv.kernel[0], conv.kernel[1], group_in) {
-                        let (y, z) = (i * conv.stride + p, j * conv.stride + q);
-                        if y >= conv.padding
-                            && z >= conv.padding
-                            && y < height + conv.padding
-                            && z < width + conv.padding
+                    for (p, q, c) in places(conv.shape.kernel[0], conv.shape.kernel[1], group_in) {
+                        let (y, z) = (i * conv.shape.stride + p, j * conv.shape.stride + q);
+                        if y >= conv.shape.padding
+                            && z >= conv.shape.padding
+                            && y < height + conv.shape.padding
+                            && z < width + conv.shape.padding
                         {
-                            let weight = conv.weight[((p * conv.kernel[1] + q) * group_in + c) * conv.out + o];
-                            sum += x[at(y - conv.padding, z - conv.padding, o / group_out * group_in + c)]
+                            let weight =
+                                conv.weight[((p * conv.shape.kernel[1] + q) * group_in + c) * conv.shape.out + o];
+                            sum += x[at(y - conv.shape.padding, z - conv.shape.padding, o / group_out * group_in + c)]
                                 * f64::from(weight);
                         }
                     }
@@ -56,7 +59,7 @@ fn reference(graph: &Graph, input: Picture) -> Picture {
                         Rectifier::Prelu(slope) => sum.max(0.0) + f64::from(slope[o]) * sum.min(0.0),
                     });
                 }
-                (out, [out_height, out_width, conv.out])
+                (out, [out_height, out_width, conv.shape.out])
             }
         };
         values.push(value);
@@ -88,7 +91,8 @@ fn conv(
         1 => Rectifier::Relu,
         _ => Rectifier::Prelu(slope),
     };
-    ConvLayer { kernel, channels, out, groups, stride, padding, weight, bias, residual: None, rectifier }
+    let shape = Shape { kernel, channels, out, groups, stride, padding };
+    ConvLayer { shape, weight, bias, residual: None, rectifier }
 }
 
 #[track_caller]
@@ -99,7 +103,7 @@ fn check(graph: &Graph, shape: [usize; 4], seed: u64) {
     let pictures = x.chunks(height * width * channels).map(|x| x.iter().map(|v| f64::from(*v)).collect());
     let expected: Vec<_> = pictures.map(|x: Vec<f64>| reference(graph, (x, [height, width, channels]))).collect();
     for level in Level::available() {
-        let plan = Plan::at_level(graph, level);
+        let plan = Plan::at_level(graph, [height, width], level);
         for threads in [Threads::One, Threads::All, Threads::One] {
             let (found, found_shape) = plan.run(&x, shape, threads).unwrap();
             assert_eq!(found_shape[0], count);
@@ -137,7 +141,7 @@ proptest! {
             check(&graph, [count, height, width, channels], seed);
         } else {
             let x = vec![0.0; count * height * width * channels];
-            prop_assert!(Plan::new(&graph).run(&x, [count, height, width, channels], Threads::All).is_err());
+            prop_assert!(Plan::new(&graph, [height, width]).run(&x, [count, height, width, channels], Threads::All).is_err());
         }
     }
 }
@@ -166,7 +170,7 @@ fn shortcuts_pools_and_flattening_follow_the_definition() {
 fn pictures_of_another_shape_are_an_error() {
     let mut graph = Graph::default();
     graph.push(0, Op::Conv(conv([3, 3], 3, 4, 1, 1, 0, &mut ChaCha8Rng::seed_from_u64(1))));
-    let plan = Plan::new(&graph);
+    let plan = Plan::new(&graph, [4, 4]);
     for (values, shape) in [(3 * 16, [1, 4, 4, 4]), (3 * 15, [1, 4, 4, 3]), (3 * 4, [1, 2, 2, 3])] {
         assert!(plan.run(&vec![0.0; values], shape, Threads::One).is_err(), "{shape:?}");
     }

@@ -1,16 +1,23 @@
 //! Products of a picture of unsigned bytes with signed weights: convolutions of a quantised network.
 //!
 //! `out[run.out + p · out_pixel + c] = end(Σ_t Σ_k a[run.a + p · pixel + taps[t] + k] · b[t, k, c])` for the pixels `p` of each run and all
-//! channels `c`, where `end(sum) = rectifier(sum · scale[c] + bias[c] + residual)`, stored as a float or as the nearest byte.
+//! channels `c`, where `end(sum) = sum · scale[c] + bias[c] + residual`, stored as a float, or as the nearest byte, which makes zero of
+//! negative values: a byte's value is behind a ReLU.
 //! Every level gives the same bits.
 
-use super::int8_tile::{self, Addend, BLOCK, Job, Line, Path, Place, QUAD, Store};
+mod convolution;
+mod registers;
+mod tile;
+
+pub(crate) use convolution::{ByteConvolution, ByteWeights};
+
 use super::{Level, Run};
+use tile::{Addend, BLOCK, Job, Line, Path, Place, QUAD, Store};
 
 /// Weights in panels of channels as wide as a tile, in quads of depth: `(panels, taps, quads, channels of the panel, 4)`, zeros behind
 /// the last channel and behind the end of each tap.
 #[derive(Clone, Debug)]
-pub(crate) struct PackedBytes {
+struct PackedBytes {
     path: Path,
     lines: Vec<Line>,
     taps: usize,
@@ -20,13 +27,7 @@ pub(crate) struct PackedBytes {
 
 impl PackedBytes {
     /// `row(r, channels)` writes the weights of row `r = tap · depth + step`, for all `columns` channels.
-    pub(crate) fn new(
-        level: Level,
-        taps: usize,
-        depth: usize,
-        columns: usize,
-        row: impl FnMut(usize, &mut [i8]),
-    ) -> Self {
+    fn new(level: Level, taps: usize, depth: usize, columns: usize, row: impl FnMut(usize, &mut [i8])) -> Self {
         Self::pack(Path::of(level), taps, depth, columns, row)
     }
 
@@ -50,43 +51,51 @@ impl PackedBytes {
     }
 
     /// How many bytes a tap reads: the steps, and up to three more.
-    pub(crate) fn reach(&self) -> usize {
+    fn reach(&self) -> usize {
         self.depth.next_multiple_of(QUAD)
     }
 }
 
-/// What is added before the rectifier, and the distance between two pixels.
+/// Rounded to even, in 0..=255: a form of which compilers make vectors.
+#[inline(always)]
+pub(crate) fn nearest_byte(y: f32) -> u8 {
+    /// Added to a small number, it leaves the number's nearest integer, ties to even, in the lowest bits.
+    const ROUND: f32 = 12_582_912.0;
+    let y = if y > 0.0 { y } else { 0.0 };
+    let y = if y < 255.0 { y } else { 255.0 };
+    (y + ROUND).to_bits() as u8
+}
+
+/// What is added to the sums.
 #[derive(Clone, Copy)]
 pub(crate) enum Residual<'a> {
-    Floats { values: &'a [f32], pixel: usize },
-    Bytes { values: &'a [u8], pixel: usize, scale: f32 },
+    Floats(&'a [f32]),
+    Bytes(&'a [u8]),
 }
 
 /// Where outputs go.
 pub(crate) enum Outputs<'a> {
     Floats(&'a mut [f32]),
-    /// `y · inverse_scale`, rounded to even, in 0..=255.
-    Bytes {
-        values: &'a mut [u8],
-        inverse_scale: f32,
-    },
+    /// Rounded to even, in 0..=255.
+    Bytes(&'a mut [u8]),
 }
 
 /// One product.
-pub(crate) struct ByteProduct<'a> {
-    pub(crate) a: &'a [u8],
+struct ByteProduct<'a> {
+    a: &'a [u8],
     /// From one pixel to the next in `a`.
-    pub(crate) pixel: usize,
+    pixel: usize,
     /// Offsets into `a` where taps begin. [`PackedBytes::reach`] bytes can be read from each.
-    pub(crate) taps: &'a [usize],
-    pub(crate) weights: &'a PackedBytes,
+    taps: &'a [usize],
+    weights: &'a PackedBytes,
     /// One of each for a channel.
-    pub(crate) scale: &'a [f32],
-    pub(crate) bias: &'a [f32],
-    pub(crate) residual: Option<Residual<'a>>,
-    /// Negative values become zero.
-    pub(crate) relu: bool,
-    pub(crate) out_pixel: usize,
+    scale: &'a [f32],
+    bias: &'a [f32],
+    residual: Option<Residual<'a>>,
+    residual_pixel: usize,
+    /// What residuals are multiplied by.
+    residual_step: f32,
+    out_pixel: usize,
 }
 
 impl ByteProduct<'_> {
@@ -94,20 +103,18 @@ impl ByteProduct<'_> {
     ///
     /// # Panics
     /// When anything would be read or written outside of its slice: our own mistake.
-    pub(crate) fn write(&self, runs: &[Run], out: Outputs<'_>) {
+    fn write(&self, runs: &[Run], out: Outputs<'_>) {
         let (length, store) = match out {
             Outputs::Floats(values) => (values.len(), Store::Floats(values.as_mut_ptr())),
-            Outputs::Bytes { values, inverse_scale } => {
-                (values.len(), Store::Bytes { values: values.as_mut_ptr(), inverse_scale })
-            }
+            Outputs::Bytes(values) => (values.len(), Store::Bytes(values.as_mut_ptr())),
         };
         self.check(runs, length);
         let PackedBytes { path, taps, depth, columns, .. } = *self.weights;
         let (blocks, quads) = (path.blocks(), depth.div_ceil(QUAD));
-        let (residual, residual_pixel) = match self.residual {
-            None => (Addend::None, 0),
-            Some(Residual::Floats { values, pixel }) => (Addend::Floats(values.as_ptr()), pixel),
-            Some(Residual::Bytes { values, pixel, scale }) => (Addend::Bytes { values: values.as_ptr(), scale }, pixel),
+        let residual = match self.residual {
+            None => Addend::None,
+            Some(Residual::Floats(values)) => Addend::Floats(values.as_ptr()),
+            Some(Residual::Bytes(values)) => Addend::Bytes(values.as_ptr()),
         };
         for (panel, first) in (0..columns).step_by(blocks * BLOCK).enumerate() {
             let columns = (columns - first).min(blocks * BLOCK);
@@ -122,8 +129,8 @@ impl ByteProduct<'_> {
                 scale: self.scale[first..].as_ptr(),
                 bias: self.bias[first..].as_ptr(),
                 residual,
-                residual_pixel,
-                relu: self.relu,
+                residual_pixel: self.residual_pixel,
+                residual_step: self.residual_step,
                 out: store,
                 out_pixel: self.out_pixel,
             };
@@ -142,12 +149,12 @@ impl ByteProduct<'_> {
             let end = run.a + last * self.pixel + tap + self.weights.reach();
             assert!(end <= self.a.len(), "pixels inside the picture, with what follows the last");
             assert!(run.out + last * self.out_pixel + columns <= out, "outputs inside their slice");
-            let (length, pixel) = match self.residual {
+            let length = match self.residual {
                 None => continue,
-                Some(Residual::Floats { values, pixel }) => (values.len(), pixel),
-                Some(Residual::Bytes { values, pixel, .. }) => (values.len(), pixel),
+                Some(Residual::Floats(values)) => values.len(),
+                Some(Residual::Bytes(values)) => values.len(),
             };
-            assert!(run.residual + last * pixel + columns <= length, "residuals inside their slice");
+            assert!(run.residual + last * self.residual_pixel + columns <= length, "residuals inside their slice");
         }
     }
 }
@@ -189,7 +196,7 @@ fn compute(path: Path, shape: (usize, usize, usize), job: Job<'_>, places: [Plac
     let job = Job { places, ..job };
     // SAFETY: `ByteProduct::check` held the first and last pixel of every run, with every tap, quad and channel, to their slices, and the
     // places lie between them; the outputs are borrowed mutably by `write`, so they overlap nothing that is read.
-    unsafe { int8_tile::run(path, shape, &job) }
+    unsafe { tile::run(path, shape, &job) }
 }
 
 #[cfg(test)]
@@ -212,7 +219,7 @@ mod tests {
         #[test]
         fn every_path_gives_the_bits_of_the_definition(
             (counts, taps, depth, columns) in (prop::collection::vec(1usize..20, 1..5), 1usize..5, 1usize..22, 1usize..80),
-            (spread, residual, relu, bytes, seed) in (1usize..4, 0..3, any::<bool>(), any::<bool>(), any::<u64>()),
+            (spread, residual, bytes, seed) in (1usize..4, 0..3, any::<bool>(), any::<u64>()),
         ) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let taps: Vec<usize> = (0..taps).map(|_| rng.random_range(0..30)).collect();
@@ -235,11 +242,11 @@ mod tests {
             let added: Vec<u8> = (0..out_at).map(|_| extreme(0, 255) as u8).collect();
             let mut floats = |count: usize, size: f32| (0..count).map(|_| rng.random_range(-size..size)).collect::<Vec<f32>>();
             let (scale, bias, added_floats) = (floats(columns, 0.01), floats(columns, 9.0), floats(out_at, 9.0));
-            let (added_scale, inverse_scale) = (0.037, 1.9);
+            let residual_step = 0.37;
             let residual = match residual {
                 0 => None,
-                1 => Some(Residual::Floats { values: &added_floats, pixel: out_pixel }),
-                _ => Some(Residual::Bytes { values: &added, pixel: out_pixel, scale: added_scale }),
+                1 => Some(Residual::Floats(&added_floats)),
+                _ => Some(Residual::Bytes(&added)),
             };
 
             let (mut expected, mut expected_bytes) = (vec![7.0f32; out_at], vec![7u8; out_at]);
@@ -256,21 +263,20 @@ mod tests {
                     let mut y = sum as f32 * scale[c] + bias[c];
                     match residual {
                         None => {}
-                        Some(Residual::Floats { values, .. }) => y += values[at],
-                        Some(Residual::Bytes { values, scale, .. }) => y += f32::from(values[at]) * scale,
+                        Some(Residual::Floats(values)) => y += values[at] * residual_step,
+                        Some(Residual::Bytes(values)) => y += f32::from(values[at]) * residual_step,
                     }
-                    let y = if relu { y.max(0.0) } else { y };
                     expected[at] = y;
-                    expected_bytes[at] = (y * inverse_scale).round_ties_even().clamp(0.0, 255.0) as u8;
+                    expected_bytes[at] = y.round_ties_even().clamp(0.0, 255.0) as u8;
                 }
             }
 
             for path in paths() {
                 let packed = PackedBytes::pack(path, taps.len(), depth, columns, |row, to| to.copy_from_slice(&weights[row * columns..][..columns]));
-                let product = ByteProduct { a: &a, pixel, taps: &taps, weights: &packed, scale: &scale, bias: &bias, residual, relu, out_pixel };
+                let product = ByteProduct { a: &a, pixel, taps: &taps, weights: &packed, scale: &scale, bias: &bias, residual, residual_pixel: out_pixel, residual_step, out_pixel };
                 if bytes {
                     let mut out = vec![7; out_at];
-                    product.write(&runs, Outputs::Bytes { values: &mut out, inverse_scale });
+                    product.write(&runs, Outputs::Bytes(&mut out));
                     prop_assert_eq!(&out, &expected_bytes, "{:?}", path);
                 } else {
                     let mut out = vec![7.0; out_at];

@@ -6,37 +6,43 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use super::int8_tile::{Addend, Job, Place, QUAD, Store};
+use super::nearest_byte;
+use super::tile::{Addend, Job, QUAD, Store};
 
 /// What the loops need of a path, inlined into a function that has its features.
 ///
 /// # Safety
 /// The CPU must have the features that the intrinsics want, and pointers be valid for a register.
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
+#[expect(unsafe_code, reason = "see `tile::run`")]
 pub(super) unsafe trait Registers {
     /// 32-bit sums, weights of as many channels, and one quad for all of these.
     type Sums: Copy;
     type Weights: Copy;
     type Quad: Copy;
+    /// What the sums of some channels become, whatever the pixel.
+    type Channels: Copy;
     const LANES: usize;
 
     unsafe fn zero() -> Self::Sums;
     unsafe fn weights(from: *const i8) -> Self::Weights;
     unsafe fn quad(quad: [u8; QUAD]) -> Self::Quad;
     unsafe fn add(sums: Self::Sums, quad: Self::Quad, weights: Self::Weights) -> Self::Sums;
-    /// Finishes the sums of some channels of one pixel, from channel `first` of the tile.
-    unsafe fn finish(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: Self::Sums);
+    /// Of the tile's channels from `first` on.
+    unsafe fn channels(job: &Job<'_>, first: usize) -> Self::Channels;
+    /// Finishes the sums of these channels of one pixel, whose first output and residual are at `out` and `residual`.
+    unsafe fn finish(job: &Job<'_>, channels: Self::Channels, out: usize, residual: usize, sums: Self::Sums);
 }
 
 /// One block of channels without special instructions.
 pub(super) struct Plain;
 
 // SAFETY: needs no features.
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
+#[expect(unsafe_code, reason = "see `tile::run`")]
 unsafe impl Registers for Plain {
     type Sums = [i32; 8];
     type Weights = [[i8; QUAD]; 8];
     type Quad = [u8; QUAD];
+    type Channels = Some8;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -66,9 +72,15 @@ unsafe impl Registers for Plain {
     }
 
     #[inline(always)]
-    unsafe fn finish(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: Self::Sums) {
+    unsafe fn channels(job: &Job<'_>, first: usize) -> Self::Channels {
         // SAFETY: the caller's promise.
-        unsafe { finish(job, place, pixel, first, sums) }
+        unsafe { channels(job, first) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(job: &Job<'_>, channels: Self::Channels, out: usize, residual: usize, sums: Self::Sums) {
+        // SAFETY: the caller's promise.
+        unsafe { finish(job, channels, out, residual, sums) }
     }
 }
 
@@ -78,12 +90,13 @@ pub(super) struct Pairs;
 
 #[cfg(target_arch = "x86_64")]
 // SAFETY: only `avx2` uses it.
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
+#[expect(unsafe_code, reason = "see `tile::run`")]
 unsafe impl Registers for Pairs {
     type Sums = __m256i;
     /// The even and the odd bytes.
     type Weights = [__m256i; 2];
     type Quad = [__m256i; 2];
+    type Channels = Some8;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -120,9 +133,15 @@ unsafe impl Registers for Pairs {
     }
 
     #[inline(always)]
-    unsafe fn finish(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: Self::Sums) {
+    unsafe fn channels(job: &Job<'_>, first: usize) -> Self::Channels {
+        // SAFETY: the caller's promise.
+        unsafe { channels(job, first) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(job: &Job<'_>, channels: Self::Channels, out: usize, residual: usize, sums: Self::Sums) {
         // SAFETY: the caller's promise; eight integers are a register.
-        unsafe { finish(job, place, pixel, first, std::mem::transmute::<__m256i, [i32; 8]>(sums)) }
+        unsafe { finish(job, channels, out, residual, std::mem::transmute::<__m256i, [i32; 8]>(sums)) }
     }
 }
 
@@ -132,11 +151,12 @@ pub(super) struct Quads;
 
 #[cfg(target_arch = "x86_64")]
 // SAFETY: only `avx_vnni` uses it.
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
+#[expect(unsafe_code, reason = "see `tile::run`")]
 unsafe impl Registers for Quads {
     type Sums = __m256i;
     type Weights = __m256i;
     type Quad = __m256i;
+    type Channels = Some8;
     const LANES: usize = 8;
 
     #[inline(always)]
@@ -164,9 +184,15 @@ unsafe impl Registers for Quads {
     }
 
     #[inline(always)]
-    unsafe fn finish(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: Self::Sums) {
+    unsafe fn channels(job: &Job<'_>, first: usize) -> Self::Channels {
+        // SAFETY: the caller's promise.
+        unsafe { channels(job, first) }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(job: &Job<'_>, channels: Self::Channels, out: usize, residual: usize, sums: Self::Sums) {
         // SAFETY: the caller's promise; eight integers are a register.
-        unsafe { finish(job, place, pixel, first, std::mem::transmute::<__m256i, [i32; 8]>(sums)) }
+        unsafe { finish(job, channels, out, residual, std::mem::transmute::<__m256i, [i32; 8]>(sums)) }
     }
 }
 
@@ -176,11 +202,12 @@ pub(super) struct WideQuads;
 
 #[cfg(target_arch = "x86_64")]
 // SAFETY: only `avx512_vnni` uses it.
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
+#[expect(unsafe_code, reason = "see `tile::run`")]
 unsafe impl Registers for WideQuads {
     type Sums = __m512i;
     type Weights = __m512i;
     type Quad = __m512i;
+    type Channels = Some16;
     const LANES: usize = 16;
 
     #[inline(always)]
@@ -208,76 +235,100 @@ unsafe impl Registers for WideQuads {
     }
 
     #[inline(always)]
-    unsafe fn finish(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: Self::Sums) {
+    unsafe fn channels(job: &Job<'_>, first: usize) -> Self::Channels {
         let count = (job.columns - first).min(Self::LANES);
         let mask = ((1u32 << count) - 1) as __mmask16;
-        let (out, residual) = (place.out + pixel * job.out_pixel, place.residual + pixel * job.residual_pixel);
-        let (out, residual) = (out + first, residual + first);
-        // SAFETY: the caller has the features, and promised `columns` channels of scale and bias, and of outputs and residuals at each pixel.
+        // SAFETY: the caller has the features, and promised `columns` channels of scale and bias.
         unsafe {
-            let zero = _mm512_setzero_ps();
-            let scale = _mm512_maskz_loadu_ps(mask, job.scale.add(first));
-            let bias = _mm512_maskz_loadu_ps(mask, job.bias.add(first));
+            let load = |from: *const f32| _mm512_maskz_loadu_ps(mask, from.add(first));
+            Some16 { mask, scale: load(job.scale), bias: load(job.bias) }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish(job: &Job<'_>, channels: Self::Channels, out: usize, residual: usize, sums: Self::Sums) {
+        let Some16 { mask, scale, bias } = channels;
+        // Whole registers are stored as such: the instructions for parts of them are many times slower on some CPUs.
+        let whole = mask == __mmask16::MAX;
+        // SAFETY: the caller has the features, and promised `columns` outputs and residuals at each pixel.
+        unsafe {
+            let step = _mm512_set1_ps(job.residual_step);
             let mut y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale), bias);
             match job.residual {
                 Addend::None => {}
-                Addend::Floats(values) => y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, values.add(residual))),
-                Addend::Bytes { values, scale } => {
+                Addend::Floats(values) => {
+                    let floats = _mm512_maskz_loadu_ps(mask, values.add(residual));
+                    y = _mm512_add_ps(y, _mm512_mul_ps(floats, step));
+                }
+                Addend::Bytes(values) => {
                     let bytes = _mm_maskz_loadu_epi8(mask, values.add(residual).cast());
                     let floats = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
-                    y = _mm512_add_ps(y, _mm512_mul_ps(floats, _mm512_set1_ps(scale)));
+                    y = _mm512_add_ps(y, _mm512_mul_ps(floats, step));
                 }
             }
-            if job.relu {
-                y = _mm512_max_ps(y, zero);
-            }
             match job.out {
+                Store::Floats(to) if whole => _mm512_storeu_ps(to.add(out), y),
                 Store::Floats(to) => _mm512_mask_storeu_ps(to.add(out), mask, y),
-                Store::Bytes { values, inverse_scale } => {
-                    let y = _mm512_max_ps(_mm512_mul_ps(y, _mm512_set1_ps(inverse_scale)), zero);
-                    let bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(y));
-                    _mm_mask_storeu_epi8(values.add(out).cast(), mask, bytes);
+                Store::Bytes(to) => {
+                    let y = _mm512_cvtps_epi32(_mm512_max_ps(y, _mm512_setzero_ps()));
+                    let bytes = _mm512_cvtusepi32_epi8(y);
+                    match whole {
+                        true => _mm_storeu_si128(to.add(out).cast(), bytes),
+                        false => _mm_mask_storeu_epi8(to.add(out).cast(), mask, bytes),
+                    }
                 }
             }
         }
     }
 }
 
+/// Scales and biases of a register's channels, zero where there are none.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Some16 {
+    mask: __mmask16,
+    scale: __m512,
+    bias: __m512,
+}
+
+/// The same in plain Rust.
+#[derive(Clone, Copy)]
+pub(super) struct Some8 {
+    count: usize,
+    scale: [f32; 8],
+    bias: [f32; 8],
+}
+
+#[inline(always)]
+#[expect(unsafe_code, reason = "see `tile::run`")]
+unsafe fn channels(job: &Job<'_>, first: usize) -> Some8 {
+    let count = (job.columns - first).min(8);
+    let mut channels = Some8 { count, scale: [0.0; 8], bias: [0.0; 8] };
+    for c in 0..count {
+        // SAFETY: the caller promised `columns` channels of scale and bias.
+        unsafe { (channels.scale[c], channels.bias[c]) = (*job.scale.add(first + c), *job.bias.add(first + c)) };
+    }
+    channels
+}
+
 /// Finishes `sums` in plain Rust: what `WideQuads` does in registers.
 #[inline(always)]
-#[expect(unsafe_code, reason = "see `int8_tile::run`")]
-unsafe fn finish<const N: usize>(job: &Job<'_>, place: Place, pixel: usize, first: usize, sums: [i32; N]) {
-    let count = (job.columns - first).min(N);
-    let (out, residual) = (place.out + pixel * job.out_pixel, place.residual + pixel * job.residual_pixel);
-    let (out, residual) = (out + first, residual + first);
-    let rectified = |y: f32| if y > 0.0 { y } else { 0.0 };
-    let mut y = [0.0f32; N];
-    // SAFETY: the caller promised `columns` channels of scale and bias, and of outputs and residuals at each pixel.
+#[expect(unsafe_code, reason = "see `tile::run`")]
+unsafe fn finish(job: &Job<'_>, channels: Some8, out: usize, residual: usize, sums: [i32; 8]) {
+    let Some8 { count, scale, bias } = channels;
+    let mut y: [f32; 8] = std::array::from_fn(|c| sums[c] as f32 * scale[c] + bias[c]);
+    // SAFETY: the caller promised `columns` outputs and residuals at each pixel.
     unsafe {
-        for c in 0..count {
-            y[c] = sums[c] as f32 * *job.scale.add(first + c) + *job.bias.add(first + c);
-        }
         match job.residual {
             Addend::None => {}
-            Addend::Floats(values) => (0..count).for_each(|c| y[c] += *values.add(residual + c)),
-            Addend::Bytes { values, scale } => {
-                (0..count).for_each(|c| y[c] += f32::from(*values.add(residual + c)) * scale);
+            Addend::Floats(values) => (0..count).for_each(|c| y[c] += *values.add(residual + c) * job.residual_step),
+            Addend::Bytes(values) => {
+                (0..count).for_each(|c| y[c] += f32::from(*values.add(residual + c)) * job.residual_step);
             }
-        }
-        if job.relu {
-            y.iter_mut().for_each(|y| *y = rectified(*y));
         }
         match job.out {
             Store::Floats(to) => (0..count).for_each(|c| *to.add(out + c) = y[c]),
-            Store::Bytes { values, inverse_scale } => {
-                /// Added to a small number, it leaves the number's nearest integer, ties to even, in the lowest bits.
-                const ROUND: f32 = 12_582_912.0;
-                for c in 0..count {
-                    let q = rectified(y[c] * inverse_scale);
-                    let q = if q < 255.0 { q } else { 255.0 };
-                    *values.add(out + c) = (q + ROUND).to_bits() as u8;
-                }
-            }
+            Store::Bytes(to) => (0..count).for_each(|c| *to.add(out + c) = nearest_byte(y[c])),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The innermost loops of bytes: a tile of sums stays in registers while quads of products are added to it.
 //!
 //! The same tiles as in `tile`, of 32-bit integers: four unsigned bytes of a pixel meet four signed weights of each channel at a time.
-//! How, `int8_registers` knows.
+//! How, `registers` knows.
 
-use super::Level;
+use super::super::Level;
 #[cfg(target_arch = "x86_64")]
-use super::int8_registers::{Pairs, Quads, WideQuads};
-use super::int8_registers::{Plain, Registers};
+use super::registers::{Pairs, Quads, WideQuads};
+use super::registers::{Plain, Registers};
 
 /// Channels of a register's worth of weights are 16, or 8 twice: this many always lie side by side in memory.
 pub(super) const BLOCK: usize = 16;
@@ -107,24 +107,24 @@ pub(super) struct Job<'a> {
     pub(super) bias: *const f32,
     pub(super) residual: Addend,
     pub(super) residual_pixel: usize,
-    pub(super) relu: bool,
+    pub(super) residual_step: f32,
     pub(super) out: Store,
     pub(super) out_pixel: usize,
 }
 
-/// What is added before the rectifier.
+/// What is added to the sums.
 #[derive(Clone, Copy)]
 pub(super) enum Addend {
     None,
     Floats(*const f32),
-    Bytes { values: *const u8, scale: f32 },
+    Bytes(*const u8),
 }
 
 /// Where the outputs go.
 #[derive(Clone, Copy)]
 pub(super) enum Store {
     Floats(*mut f32),
-    Bytes { values: *mut u8, inverse_scale: f32 },
+    Bytes(*mut u8),
 }
 
 /// Sums with the shape `(groups, pixels, blocks)`, at most [`Path::limits`] and [`Path::blocks`].
@@ -199,12 +199,17 @@ unsafe fn tile<R: Registers, const G: usize, const P: usize, const V: usize>(job
     // SAFETY: the caller's promise for the job, and `R`'s features.
     unsafe {
         let sums = sums::<R, G, P, V>(job);
-        for g in 0..G {
-            for p in 0..P {
-                for v in 0..V {
-                    if v * R::LANES < job.columns {
-                        R::finish(job, job.places[g], p, v * R::LANES, sums[g][p][v]);
-                    }
+        for v in 0..V {
+            let first = v * R::LANES;
+            if first >= job.columns {
+                break;
+            }
+            let channels = R::channels(job, first);
+            for g in 0..G {
+                for p in 0..P {
+                    let out = job.places[g].out + p * job.out_pixel + first;
+                    let residual = job.places[g].residual + p * job.residual_pixel + first;
+                    R::finish(job, channels, out, residual, sums[g][p][v]);
                 }
             }
         }

@@ -1,0 +1,31 @@
+//! Vectors that threads make part by part: memory is first touched by the thread that fills it, while it is in its cache.
+//!
+//! `vec![0.0; n]` writes zeros on one thread, and every number then comes from memory a second time.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// A vector of `length` numbers, made in parts of `part` numbers (the last may be shorter).
+///
+/// - `start`: what threads begin with: buffers, say.
+/// - `fill`: hears the number of a part and the part, full of zeros.
+#[expect(unsafe_code, reason = "safe Rust has no way to let threads initialise parts of one vector")]
+pub(crate) fn in_parts<T: Copy + Default + Send, S>(
+    length: usize,
+    part: usize,
+    start: impl Fn() -> S + Sync + Send,
+    fill: impl Fn(&mut S, usize, &mut [T]) + Sync + Send,
+) -> Vec<T> {
+    let mut values = Vec::with_capacity(length);
+    let parts = values.spare_capacity_mut()[..length].par_chunks_mut(part.max(1));
+    parts.enumerate().for_each_init(start, |state, (index, part)| {
+        part.fill(MaybeUninit::new(T::default()));
+        // SAFETY: every number of the part was written just now.
+        let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<T>(), part.len()) };
+        fill(state, index, part);
+    });
+    // SAFETY: the parts cover the first `length` numbers, and every one of them was written.
+    unsafe { values.set_len(length) };
+    values
+}
