@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Compute;
 use super::conv::{Activation, ConvParams, conv2d};
-use super::norm::{Moments, batch_norm};
+use super::norm::{BatchNorm, Moments};
 
 const TYPES: [DType; 2] = [DType::F32, DType::BF16];
 
@@ -106,7 +106,7 @@ fn normalize(tensors: [&Tensor; 4], activation: Activation, dtype: DType, device
     let [x, affine, residual, grad] =
         [(0, dtype), (1, wide), (2, dtype), (3, dtype)].map(|(at, dtype)| var(tensors[at], dtype, device));
     let moments = Moments::of(&x).unwrap();
-    let y = batch_norm(&x, &affine, Some(&residual), moments, activation).unwrap();
+    let y = BatchNorm { moments, activation }.apply(&x, &affine, Some(&residual)).unwrap();
     let grads = (&y * grad.as_tensor().detach()).unwrap().sum_all().unwrap().backward().unwrap();
     let [x, affine, residual] = [&x, &affine, &residual].map(|var| flat(grads.get(var).unwrap()));
     [flat(&y), x, affine, residual]

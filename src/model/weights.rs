@@ -22,7 +22,7 @@ use candle_nn::VarBuilder;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::network::{FaceNet, Mode, NetworkConfig, input};
+use super::network::{FaceNet, NetworkConfig, input};
 use super::onnx::{self, Description, Scaling};
 use super::plan::{ByteGraph, LayerTime, Plan, Threads};
 use super::{Embed, Precision};
@@ -249,7 +249,7 @@ struct OnDevice {
 impl OnDevice {
     /// Rows of unit length.
     fn forward(&self, x: &Tensor) -> Result<Vec<f32>> {
-        Ok(self.net.forward(&x.to_dtype(self.dtype)?, Mode::Embed)?.flatten_all()?.to_vec1::<f32>()?)
+        Ok(self.net.forward(&x.to_dtype(self.dtype)?)?.flatten_all()?.to_vec1::<f32>()?)
     }
 }
 

@@ -22,7 +22,7 @@ use super::pipeline::Ahead;
 use super::sampler::{BatchShape, Sampler};
 use crate::face::Alignment;
 use crate::model::Embed;
-use crate::model::network::{FaceNet, Mode, input};
+use crate::model::network::{FaceNet, input};
 use crate::model::weights::{TrainedEmbedder, Weights};
 use crate::{Calibration, Crop, Error, Result};
 
@@ -172,12 +172,14 @@ impl Trainer {
     pub fn train_on(&mut self, crops: &[Crop], labels: &[usize]) -> Result<Outcome> {
         let x = input(crops, self.options.network.input_side, &self.device)?;
         let x = x.to_dtype(self.options.precision.dtype())?;
-        let distances = squared_distances(&self.net.forward(&x, Mode::Train)?)?;
+        let pass = self.net.train(&x)?;
+        let distances = squared_distances(pass.embeddings())?;
         let flat = distances.flatten_all()?.to_vec1::<f32>()?;
         let triplets = semi_hard(&flat, labels, self.options.margin);
         let loss = triplet_loss(&distances, &triplets, f64::from(self.options.margin))?;
         self.step += 1;
-        let gradient_norm = if triplets.is_empty() { 0.0 } else { self.update(&loss.backward()?)? };
+        let grads = if triplets.is_empty() { None } else { Some(pass.backward(&loss)?) };
+        let gradient_norm = grads.map_or(Ok(0.0), |grads| self.update(&grads))?;
         if let Some(average) = &mut self.tensors.average {
             average.follow(&self.tensors.all, self.step)?;
         }

@@ -40,7 +40,7 @@ fn convolve(conv: &Convolution, x: &[f32], from: &Map, to: &Map) -> Vec<f32> {
     let threads = rayon::current_num_threads();
     let tasks = batch.div_ceil(together).next_multiple_of(threads);
     let together = batch.div_ceil(tasks).max(1);
-    in_parts(batch * to.len(), together * to.len(), Vec::new, |padded, part, y| {
+    in_parts(0.0, batch * to.len(), together * to.len(), Vec::new, |padded, part, y| {
         let first = part * together;
         let photos = y.len() / to.len();
         let x = with_border(from, &x[first * photo..][..photos * photo], padded);
@@ -112,6 +112,7 @@ fn turned_around(shape: &Shape, weight: &[f32]) -> Vec<f32> {
     let Shape { channels, out, .. } = *shape;
     let pixels = shape.kernel[0] * shape.kernel[1];
     in_parts(
+        0.0,
         weight.len(),
         channels * out,
         || (),
@@ -142,7 +143,7 @@ fn input_gradient_by_phases(level: Level, s: &Sizes, grad: &[f32], weight: &[f32
         .filter(|(row, column)| row.taps > 0 && column.taps > 0)
         .map(|phase| (phase, Turned::new(level, s, weight, phase)))
         .collect();
-    in_parts(s.batch * s.photo(), TOGETHER * s.photo(), Vec::new, |padded, part, dx| {
+    in_parts(0.0, s.batch * s.photo(), TOGETHER * s.photo(), Vec::new, |padded, part, dx| {
         let photos = dx.len() / s.photo();
         let grad = &grad[part * TOGETHER * s.photo_out()..][..photos * s.photo_out()];
         let grad = with_border(&from, grad, padded);

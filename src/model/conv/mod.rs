@@ -225,14 +225,26 @@ impl CustomOp3 for Conv {
         };
         // The first layer's input is data: nobody asks for its gradient, and it would cost as much as a forward pass.
         let dx = match x.track_op() {
-            true => Some(weight.contiguous()?.apply_op2_no_bwd(&grad, &InputGradient { conv: self, x: x.shape() })?),
+            true => Some(input_gradient(weight, &grad, x.shape(), &self.params)?),
             false => None,
         };
-        let dw = x.contiguous()?.apply_op2_no_bwd(&grad, &WeightGradient { conv: self, weight: weight.shape() })?;
+        let dw = weight_gradient(x, &grad, weight.shape(), &self.params)?;
         // Training has no bias: batch normalisation has one.
         let db = if bias.track_op() { Some(grad.flatten_to(2)?.sum(0)?) } else { None };
         Ok((dx, Some(dw), db))
     }
+}
+
+/// The gradient of a convolution's input, given that of its output (before any activation).
+pub(super) fn input_gradient(weight: &Tensor, grad: &Tensor, x: &Shape, params: &ConvParams) -> Result<Tensor> {
+    let conv = &Conv { params: *params };
+    weight.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &InputGradient { conv, x })
+}
+
+/// The gradient of a convolution's weights, likewise.
+pub(super) fn weight_gradient(x: &Tensor, grad: &Tensor, weight: &Shape, params: &ConvParams) -> Result<Tensor> {
+    let conv = &Conv { params: *params };
+    x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &WeightGradient { conv, weight })
 }
 
 struct InputGradient<'a> {

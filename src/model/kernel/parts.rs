@@ -8,10 +8,12 @@ use rayon::prelude::*;
 
 /// A vector of `length` numbers, made in parts of `part` numbers (the last may be shorter).
 ///
+/// - `zero`: what every number is at first.
 /// - `start`: what threads begin with: buffers, say.
-/// - `fill`: hears the number of a part and the part, full of zeros.
+/// - `fill`: hears the number of a part and the part, full of `zero`.
 #[expect(unsafe_code, reason = "safe Rust has no way to let threads initialise parts of one vector")]
-pub(crate) fn in_parts<T: Copy + Default + Send, S>(
+pub(crate) fn in_parts<T: Copy + Send + Sync, S>(
+    zero: T,
     length: usize,
     part: usize,
     start: impl Fn() -> S + Sync + Send,
@@ -20,7 +22,7 @@ pub(crate) fn in_parts<T: Copy + Default + Send, S>(
     let mut values = Vec::with_capacity(length);
     let parts = values.spare_capacity_mut()[..length].par_chunks_mut(part.max(1));
     parts.enumerate().for_each_init(start, |state, (index, part)| {
-        part.fill(MaybeUninit::new(T::default()));
+        part.fill(MaybeUninit::new(zero));
         // SAFETY: every number of the part was written just now.
         let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<T>(), part.len()) };
         fill(state, index, part);

@@ -3,11 +3,14 @@
 //! A group has a fixed size and its sums are added in order, so no result depends on the number of threads. Sums of a group
 //! have the type of the values; groups are added in `f64`.
 
+use std::ops::Range;
+
 use candle_core::WithDType;
 use rayon::prelude::*;
 
 use super::EPSILON;
 use crate::model::conv::Activation;
+use crate::model::kernel::in_parts;
 
 /// Values that one task takes: with their gradients they stay in a second-level cache.
 const GROUP: usize = 1 << 14;
@@ -85,32 +88,33 @@ impl<T: WithDType> Channels<T> {
 
     pub(super) fn forward(&self, x: &[T], residual: Option<&[T]>) -> Vec<T> {
         let (channels, floor) = (self.count(), self.floor());
-        let mut y = vec![T::zero(); x.len()];
         let size = group(channels);
         let terms = || self.scale.iter().zip(&self.offset);
-        let groups = y.par_chunks_mut(size).zip(x.par_chunks(size));
-        match residual {
-            None => groups.for_each(|(y, x)| {
-                vectorized(|| {
-                    for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                        for ((y, x), (scale, offset)) in y.iter_mut().zip(x).zip(terms()) {
-                            *y = at_least(floor, *x * *scale + *offset);
+        in_groups(
+            x.len(),
+            size,
+            #[inline(always)]
+            |part, y: &mut [T]| {
+                let rows = y.chunks_exact_mut(channels).zip(x[part.clone()].chunks_exact(channels));
+                match residual {
+                    None => {
+                        for (y, x) in rows {
+                            for ((y, x), (scale, offset)) in y.iter_mut().zip(x).zip(terms()) {
+                                *y = at_least(floor, *x * *scale + *offset);
+                            }
                         }
                     }
-                });
-            }),
-            Some(residual) => groups.zip(residual.par_chunks(size)).for_each(|((y, x), residual)| {
-                vectorized(|| {
-                    let rows = y.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                    for ((y, x), residual) in rows.zip(residual.chunks_exact(channels)) {
-                        for (((y, x), residual), (scale, offset)) in y.iter_mut().zip(x).zip(residual).zip(terms()) {
-                            *y = at_least(floor, *x * *scale + *offset + *residual);
+                    Some(residual) => {
+                        for ((y, x), residual) in rows.zip(residual[part].chunks_exact(channels)) {
+                            for (((y, x), residual), (scale, offset)) in y.iter_mut().zip(x).zip(residual).zip(terms())
+                            {
+                                *y = at_least(floor, *x * *scale + *offset + *residual);
+                            }
                         }
                     }
-                });
-            }),
-        }
-        y
+                }
+            },
+        )
     }
 
     /// Gradients from that of the output; `residual`: whether there was one, which makes the outputs `y` needed.
@@ -157,11 +161,13 @@ impl<T: WithDType> Channels<T> {
         let mean_grad: Vec<T> = d_beta.iter().map(|sum| T::from_f64(sum / count)).collect();
         let slopes = products.iter().zip(&self.inverse_deviation);
         let slopes: Vec<T> = slopes.map(|(p, inverse)| T::from_f64(p / count * inverse * inverse)).collect();
-        let mut dx = vec![T::zero(); x.len()];
-        dx.par_chunks_mut(size).zip(x.par_chunks(size)).zip(grad.par_chunks(size)).for_each(|((dx, x), grad)| {
-            vectorized(|| {
-                let rows = dx.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                for ((dx, x), grad) in rows.zip(grad.chunks_exact(channels)) {
+        let dx = in_groups(
+            x.len(),
+            size,
+            #[inline(always)]
+            |part, dx: &mut [T]| {
+                let rows = dx.chunks_exact_mut(channels).zip(x[part.clone()].chunks_exact(channels));
+                for ((dx, x), grad) in rows.zip(grad[part].chunks_exact(channels)) {
                     let terms = terms().zip(mean_grad.iter().zip(&slopes));
                     for (((dx, x), grad), ((mean, (scale, offset)), (mean_grad, slope))) in
                         dx.iter_mut().zip(x).zip(grad).zip(terms)
@@ -170,25 +176,43 @@ impl<T: WithDType> Channels<T> {
                         *dx = *scale * (grad - *mean_grad - (*x - *mean) * *slope);
                     }
                 }
-            });
-        });
+            },
+        );
         (dx, affine)
     }
 }
 
 /// The gradient where the output was not cut off.
 fn masked<T: WithDType>(y: &[T], grad: &[T]) -> Vec<T> {
-    let mut masked = vec![T::zero(); y.len()];
-    masked.par_chunks_mut(GROUP).zip(y.par_chunks(GROUP)).zip(grad.par_chunks(GROUP)).for_each(
-        |((masked, y), grad)| {
-            vectorized(|| {
-                for ((masked, y), grad) in masked.iter_mut().zip(y).zip(grad) {
-                    *masked = if *y > T::zero() { *grad } else { T::zero() };
-                }
-            });
+    in_groups(
+        y.len(),
+        GROUP,
+        #[inline(always)]
+        |part, masked: &mut [T]| {
+            for ((masked, y), grad) in masked.iter_mut().zip(&y[part.clone()]).zip(&grad[part]) {
+                *masked = if *y > T::zero() { *grad } else { T::zero() };
+            }
         },
-    );
-    masked
+    )
+}
+
+/// A vector made in groups of `size`; `fill` hears which numbers its group holds.
+#[inline(always)]
+fn in_groups<T: WithDType>(length: usize, size: usize, fill: impl Fn(Range<usize>, &mut [T]) + Sync + Send) -> Vec<T> {
+    in_parts(
+        T::zero(),
+        length,
+        size,
+        || (),
+        |(), index, part| {
+            let from = index * size;
+            let range = from..from + part.len();
+            vectorized(
+                #[inline(always)]
+                || fill(range, part),
+            );
+        },
+    )
 }
 
 #[inline(always)]

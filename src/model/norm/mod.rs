@@ -29,7 +29,7 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Of `x`: `(…, channels)`, `f32`, `f64` or `bf16`. No gradient passes here: it passes in [`batch_norm`].
+    /// Of `x`: `(…, channels)`, `f32`, `f64` or `bf16`. No gradient passes here: it passes in [`BatchNorm`].
     ///
     /// # Errors
     /// When `x` is empty or of another type.
@@ -49,33 +49,6 @@ impl Moments {
     }
 }
 
-/// `activation(γ · (x - mean) / √(variance + ε) + β + residual)`, for each channel.
-///
-/// - `x`: `(…, channels)`, `f32`, `f64` or `bf16`; `residual`: the same; `moments`: of this `x`.
-/// - `affine`: `(2, channels)`: γ, then β; converted to the type of the moments.
-/// - Differentiable in all three, through the moments.
-///
-/// # Errors
-/// When shapes or types disagree.
-pub(crate) fn batch_norm(
-    x: &Tensor,
-    affine: &Tensor,
-    residual: Option<&Tensor>,
-    moments: Moments,
-    activation: Activation,
-) -> Result<Tensor> {
-    let affine = affine.to_dtype(moments.both.dtype())?.contiguous()?;
-    let op = BatchNorm { moments, activation };
-    let y = match residual {
-        None => computable(x)?.contiguous()?.apply_op2(&affine, op),
-        Some(residual) => {
-            let residual = computable(residual)?.contiguous()?;
-            computable(x)?.contiguous()?.apply_op3(&affine, &residual, op)
-        }
-    };
-    y?.to_dtype(x.dtype())
-}
-
 /// `x`, or `f32` where its device has no kernel for its type: `bf16` on the CPU.
 fn computable(x: &Tensor) -> Result<Tensor> {
     match x.dtype() {
@@ -84,14 +57,53 @@ fn computable(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-struct BatchNorm {
-    moments: Moments,
-    activation: Activation,
+/// `activation(γ · (x - mean) / √(variance + ε) + β + residual)`, for each channel; differentiable in all three, through the moments.
+#[derive(Clone)]
+pub(crate) struct BatchNorm {
+    /// Of the `x` that is normalised.
+    pub(crate) moments: Moments,
+    pub(crate) activation: Activation,
 }
 
 type Input<'a> = (&'a CpuStorage, &'a Layout);
 
 impl BatchNorm {
+    /// - `x`: `(…, channels)`, `f32`, `f64` or `bf16`; `residual`: the same.
+    /// - `affine`: `(2, channels)`: γ, then β; converted to the type of the moments.
+    ///
+    /// # Errors
+    /// When shapes or types disagree.
+    pub(crate) fn apply(&self, x: &Tensor, affine: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+        let affine = affine.to_dtype(self.moments.both.dtype())?.contiguous()?;
+        let y = match residual {
+            None => computable(x)?.contiguous()?.apply_op2(&affine, self.clone()),
+            Some(residual) => {
+                let residual = computable(residual)?.contiguous()?;
+                computable(x)?.contiguous()?.apply_op3(&affine, &residual, self.clone())
+            }
+        };
+        y?.to_dtype(x.dtype())
+    }
+
+    /// Gradients for that of `y`, which [`apply`](Self::apply) gave for `x` and `affine`; `residual`: whether there was one.
+    ///
+    /// # Errors
+    /// When shapes or types disagree.
+    pub(crate) fn gradients(
+        &self,
+        x: &Tensor,
+        affine: &Tensor,
+        residual: bool,
+        y: &Tensor,
+        grad: &Tensor,
+    ) -> Result<Gradients> {
+        let affine = affine.to_dtype(self.moments.both.dtype())?.contiguous()?;
+        let [wide, y, grad] = [computable(x)?, computable(y)?, computable(grad)?];
+        let found = self.backward(&wide.contiguous()?, &affine, residual, &y, &grad)?;
+        let narrow = |tensor: Tensor| tensor.to_dtype(x.dtype());
+        Ok(Gradients { x: narrow(found.x)?, affine: found.affine, residual: found.residual.map(narrow).transpose()? })
+    }
+
     fn check(&self, x: &Layout, affine: &Layout, residual: Option<&Layout>) -> Result<()> {
         let (moments, shape) = (self.moments.both.dims(), x.dims());
         if shape.last() != moments.last() || affine.dims() != moments || x.shape().elem_count() == 0 {
@@ -155,10 +167,12 @@ impl BatchNorm {
     }
 }
 
-struct Gradients {
-    x: Tensor,
-    affine: Tensor,
-    residual: Option<Tensor>,
+/// What [`BatchNorm::gradients`] gives.
+pub(crate) struct Gradients {
+    pub(crate) x: Tensor,
+    /// `(2, channels)`, `f64` for `f64`, otherwise `f32`.
+    pub(crate) affine: Tensor,
+    pub(crate) residual: Option<Tensor>,
 }
 
 /// Calls `f` with the values of a contiguous tensor on the CPU.

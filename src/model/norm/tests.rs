@@ -20,7 +20,7 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
 }
 
 fn normalized(x: &Tensor, affine: &Tensor, residual: Option<&Tensor>, activation: Activation) -> Tensor {
-    batch_norm(x, affine, residual, Moments::of(x).unwrap(), activation).unwrap()
+    BatchNorm { moments: Moments::of(x).unwrap(), activation }.apply(x, affine, residual).unwrap()
 }
 
 #[test]
@@ -112,10 +112,10 @@ fn sixteen_bits_give_the_same_numbers_rounded() {
 #[test]
 fn shapes_that_disagree_are_an_error() {
     let x = random(&[2, 3, 4], 1);
-    let moments = Moments::of(&x).unwrap();
+    let norm = BatchNorm { moments: Moments::of(&x).unwrap(), activation: Activation::None };
     let affine = random(&[2, 4], 2);
-    assert!(batch_norm(&x, &random(&[2, 3], 2), None, moments.clone(), Activation::None).is_err());
-    assert!(batch_norm(&x, &affine, Some(&random(&[2, 2, 4], 3)), moments, Activation::None).is_err());
+    assert!(norm.apply(&x, &random(&[2, 3], 2), None).is_err());
+    assert!(norm.apply(&x, &affine, Some(&random(&[2, 2, 4], 3))).is_err());
     assert!(Moments::of(&Tensor::zeros((0, 4), DType::F32, &Device::Cpu).unwrap()).is_err());
 }
 

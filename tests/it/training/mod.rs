@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus::Crop;
-use vultus::model::network::{FaceNet, Mode, NetworkConfig, StageConfig};
+use vultus::model::network::{FaceNet, NetworkConfig, StageConfig};
 use vultus::training::augment::Augmentation;
 use vultus::training::data::{Identity, LabelledCrops};
 use vultus::training::loss::{Triplet, semi_hard, squared_distances, triplet_loss};
@@ -119,10 +119,12 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
         (0..4).map(|a| Triplet { anchor: a, positive: (a + 1) % 6, negative: (a + 3) % 6 }).collect();
     // A margin of 3 keeps every triplet active, so that the loss has no kink nearby.
     let loss = || {
-        let distances = squared_distances(&net.forward(&x, Mode::Train).unwrap()).unwrap();
-        triplet_loss(&distances, &triplets, 3.0).unwrap()
+        let pass = net.train(&x).unwrap();
+        let distances = squared_distances(pass.embeddings()).unwrap();
+        (triplet_loss(&distances, &triplets, 3.0).unwrap(), pass)
     };
-    let grads = loss().backward().unwrap();
+    let (first, pass) = loss();
+    let grads = pass.backward(&first).unwrap();
     for (name, var) in &vars {
         let grad = grads.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -131,7 +133,7 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
                 let mut values = values.clone();
                 values[at] += by;
                 var.set(&Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap()).unwrap();
-                loss().to_scalar::<f64>().unwrap()
+                loss().0.to_scalar::<f64>().unwrap()
             };
             let expected = (moved(1e-6) - moved(-1e-6)) / 2e-6;
             moved(0.0);

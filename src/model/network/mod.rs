@@ -1,0 +1,240 @@
+//! The network: a small residual net of dense 3x3 convolutions, from pixels to 128 numbers of unit length.
+//!
+//! He et al. 2016 (arXiv:1512.03385), basic blocks; the embedding and its normalisation follow the FaceNet paper (section 3). Dense
+//! convolutions, because depthwise ones are slower for the same accuracy on the kernels that we have. Batch normalisation
+//! disappears into the weights after training ([`FaceNet::folded`]), and the same definition then embeds.
+
+mod input;
+mod unit;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Result, Tensor, Var, bail};
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+pub use input::input;
+use unit::{Block, BlockTrace, Trace, Unit};
+
+use super::conv::{Activation, ConvParams};
+use super::graph::Graph;
+use crate::{Crop, Embedding};
+
+/// The size of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// Pixels on a side of the input: 112 or a whole fraction of it (crops are averaged down).
+    pub input_side: usize,
+    /// Channels of the first convolution (3x3, stride 2).
+    pub stem: usize,
+    /// Stages of residual blocks; the first block of each halves height and width.
+    pub stages: Vec<StageConfig>,
+}
+
+/// One stage of residual blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageConfig {
+    /// Channels of every block.
+    pub channels: usize,
+    /// How many blocks.
+    pub blocks: usize,
+}
+
+impl Default for NetworkConfig {
+    /// The first model: 56x56 input, 70 million multiplications a crop.
+    fn default() -> Self {
+        let stage = |channels| StageConfig { channels, blocks: 2 };
+        Self { input_side: 56, stem: 32, stages: vec![stage(64), stage(128), stage(192)] }
+    }
+}
+
+impl NetworkConfig {
+    /// Side of the last feature map.
+    fn final_side(&self) -> usize {
+        (0..=self.stages.len()).fold(self.input_side, |side, _| side.div_ceil(2))
+    }
+
+    /// Whether such a network can be made.
+    ///
+    /// # Errors
+    /// When a size is zero, unreasonably large, or the input side does not divide 112.
+    pub fn check(&self) -> Result<()> {
+        let channels = |c: usize| (1..=4096).contains(&c);
+        if self.input_side < 14 || !Crop::SIDE.is_multiple_of(self.input_side) {
+            bail!("input side {}: expected 112 or a whole fraction of it, at least 14", self.input_side);
+        }
+        if !channels(self.stem) || self.stages.is_empty() || self.stages.len() > 5 {
+            bail!("expected a stem of 1 to 4096 channels and 1 to 5 stages");
+        }
+        if self.stages.iter().any(|s| !channels(s.channels) || !(1..=64).contains(&s.blocks)) {
+            bail!("expected stages of 1 to 4096 channels and 1 to 64 blocks");
+        }
+        Ok(())
+    }
+
+    /// Multiplications of one crop, for sizes that pass [`check`](Self::check).
+    pub fn multiplications(&self) -> u64 {
+        let mut side = self.input_side.div_ceil(2) as u64;
+        let mut channels = self.stem as u64;
+        let mut sum = side * side * 27 * channels;
+        for stage in &self.stages {
+            side = side.div_ceil(2);
+            let (area, out) = (side * side, stage.channels as u64);
+            sum += area * out * (10 * channels + 9 * out) + (stage.blocks as u64 - 1) * area * 18 * out * out;
+            channels = out;
+        }
+        sum + side * side * channels * Embedding::DIMENSIONS as u64
+    }
+}
+
+/// The embedding network.
+#[derive(Clone)]
+pub struct FaceNet {
+    stem: Unit,
+    blocks: Vec<Block>,
+    head: Unit,
+}
+
+impl FaceNet {
+    /// Takes its weights from `weights`, by name; a builder over a `VarMap` makes them.
+    ///
+    /// # Errors
+    /// When the configuration is unreasonable, or a tensor is missing or has another shape.
+    pub fn new(config: &NetworkConfig, weights: &VarBuilder<'_>) -> Result<Self> {
+        config.check()?;
+        let down = |activation| ConvParams { stride: 2, padding: 1, groups: 1, activation };
+        let stem = Unit::new(&weights.pp("stem"), (3, 3, config.stem), down(Activation::Relu))?;
+        let mut blocks = Vec::new();
+        let mut channels = config.stem;
+        for stage in &config.stages {
+            for place in 0..stage.blocks {
+                let weights = weights.pp(format!("blocks.{}", blocks.len()));
+                blocks.push(Block::new(&weights, channels, stage.channels, if place == 0 { 2 } else { 1 })?);
+                channels = stage.channels;
+            }
+        }
+        let whole = ConvParams::default();
+        let head = Unit::new(&weights.pp("head"), (config.final_side(), channels, Embedding::DIMENSIONS), whole)?;
+        Ok(Self { stem, blocks, head })
+    }
+
+    /// Pixels to embeddings, normalised by the running statistics.
+    ///
+    /// - `x`: `(batch, side, side, 3)`, values -1 to 1 (see [`input`]), of the type of the weights.
+    /// - Returns `(batch, 128)`, rows of unit length; `f32` where `x` is `bf16`.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = self.stem.forward(x, None)?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        unit_length(&self.head.forward(&x, None)?)
+    }
+
+    /// The same, normalised by the batch, towards which the running statistics move: a step's way forward.
+    ///
+    /// - `x`: as for [`forward`](Self::forward); the network computes in its type, `bf16` from `f32` weights too.
+    ///
+    /// # Errors
+    /// When shapes disagree.
+    pub fn train(&self, x: &Tensor) -> Result<Pass<'_>> {
+        let stem = self.stem.train(x, None)?;
+        let mut blocks: Vec<BlockTrace> = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let trace = block.train(blocks.last().map_or(&stem.out, |trace| trace.out()))?;
+            blocks.push(trace);
+        }
+        let head = self.head.train(blocks.last().map_or(&stem.out, |trace| trace.out()), None)?;
+        let features = Var::from_tensor(&head.out)?;
+        let embeddings = unit_length(features.as_tensor())?;
+        Ok(Pass { net: self, stem, blocks, head, features, embeddings })
+    }
+
+    /// The same function with batch normalisation multiplied into the weights: for embedding only.
+    ///
+    /// # Errors
+    /// Only if the tensors' types are unusable.
+    pub fn folded(&self) -> Result<Self> {
+        let blocks = self.blocks.iter().map(Block::folded).collect::<Result<_>>()?;
+        Ok(Self { stem: self.stem.folded()?, blocks, head: self.head.folded()? })
+    }
+
+    /// A folded network with its numbers in another type: what it computes in.
+    ///
+    /// # Errors
+    /// When it is not folded, or the type is unusable.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let block = |block: &Block| {
+            let shortcut = block.shortcut.as_ref().map(|unit| unit.to_dtype(dtype)).transpose()?;
+            Ok(Block { first: block.first.to_dtype(dtype)?, second: block.second.to_dtype(dtype)?, shortcut })
+        };
+        let blocks = self.blocks.iter().map(block).collect::<Result<_>>()?;
+        Ok(Self { stem: self.stem.to_dtype(dtype)?, blocks, head: self.head.to_dtype(dtype)? })
+    }
+
+    /// The same function up to the last normalisation to unit length, as layers with numbers: for embedding without candle, and
+    /// for export.
+    ///
+    /// # Errors
+    /// Only if the tensors' types are unusable.
+    pub(crate) fn graph(&self) -> Result<Graph> {
+        let mut graph = Graph::default();
+        let mut value = graph.push(0, self.stem.layer(None, self.stem.params.activation)?);
+        for block in &self.blocks {
+            let shortcut = match &block.shortcut {
+                Some(shortcut) => graph.push(value, shortcut.layer(None, Activation::None)?),
+                None => value,
+            };
+            value = graph.push(value, block.first.layer(None, Activation::Relu)?);
+            value = graph.push(value, block.second.layer(Some(shortcut), block.second.params.activation)?);
+        }
+        graph.push(value, self.head.layer(None, Activation::None)?);
+        Ok(graph)
+    }
+}
+
+/// Rows scaled to unit length, as `f32` where they were `bf16`.
+fn unit_length(features: &Tensor) -> Result<Tensor> {
+    let x = features.flatten_from(1)?;
+    let x = if x.dtype() == DType::BF16 { x.to_dtype(DType::F32)? } else { x };
+    let length = (x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?;
+    x.broadcast_div(&length)
+}
+
+/// One way forward, and what the way back needs.
+///
+/// The way back is written out, layer by layer: candle would begin each gradient with zeros and add to them, two passes more over memory
+/// for each layer. What follows the embeddings is differentiated by candle.
+pub struct Pass<'a> {
+    net: &'a FaceNet,
+    stem: Trace,
+    blocks: Vec<BlockTrace>,
+    head: Trace,
+    /// What the embeddings were scaled from: where candle's gradients end.
+    features: Var,
+    embeddings: Tensor,
+}
+
+impl Pass<'_> {
+    /// `(batch, 128)`, rows of unit length.
+    pub fn embeddings(&self) -> &Tensor {
+        &self.embeddings
+    }
+
+    /// The gradients of a loss, of all variables that it depends on: those of the network, and others that it was computed from.
+    ///
+    /// # Errors
+    /// When the loss does not depend on the embeddings, or the device fails.
+    pub fn backward(self, loss: &Tensor) -> Result<GradStore> {
+        let mut grads = loss.backward()?;
+        let Some(grad) = grads.remove(&self.features) else { bail!("the loss does not depend on the embeddings") };
+        let mut grad = self.net.head.backward(self.head, &grad, &mut grads)?.input;
+        for (block, trace) in self.net.blocks.iter().zip(self.blocks).rev() {
+            grad = block.backward(trace, &grad, &mut grads)?;
+        }
+        // Nobody asks for the gradient of the pixels.
+        self.net.stem.backward_weights(self.stem, &grad, &mut grads)?;
+        Ok(grads)
+    }
+}
