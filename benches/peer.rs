@@ -34,11 +34,11 @@ const CROPS_EACH: usize = 4;
 
 fn main() -> anyhow::Result<()> {
     let mut ours = Ours {
-        embedder: TrainedEmbedder::new(Weights::bundled()?)?,
+        floats: embedder(Precision::F32)?,
+        bytes: embedder(Precision::Int8)?,
         mtcnn: Mtcnn::bundled()?,
         training: None,
         embedding: None,
-        quantised: None,
     };
     let by_hand: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if !by_hand.is_empty() {
@@ -62,9 +62,8 @@ fn main() -> anyhow::Result<()> {
 
 /// What is measured.
 struct Ours {
-    embedder: TrainedEmbedder,
-    /// The same network in bytes, made ready by the first `crops`.
-    quantised: Option<TrainedEmbedder>,
+    floats: TrainedEmbedder,
+    bytes: TrainedEmbedder,
     mtcnn: Mtcnn,
     training: Option<Training>,
     embedding: Option<Embedding>,
@@ -88,18 +87,15 @@ impl Ours {
         let mut words = line.split_whitespace();
         let name = words.next().context("an empty question")?;
         let question = Question::parse(words)?;
-        let Self { embedder, quantised, mtcnn, training, embedding } = self;
+        let Self { floats, bytes, mtcnn, training, embedding } = self;
         match name {
-            "crops" => crops(&question, quantised),
+            "crops" => crops(&question),
             "export-embedding" => export(&question, &Weights::bundled()?.to_onnx()?),
             "export-proposal" => export(&question, &mtcnn.to_onnx(MtcnnNet::Proposal)?),
             "export-refine" => export(&question, &mtcnn.to_onnx(MtcnnNet::Refine)?),
             "export-output" => export(&question, &mtcnn.to_onnx(MtcnnNet::Output)?),
-            "embed-int8" => {
-                let quantised = quantised.as_ref().context("crops comes first: ranges are measured on them")?;
-                embed(&question, |x| Ok(quantised.forward(x)?))
-            }
-            "embed-fp32" => embed(&question, |x| Ok(embedder.forward(x)?)),
+            "embed-int8" => embed(&question, |x| Ok(bytes.forward(x)?)),
+            "embed-fp32" => embed(&question, |x| Ok(floats.forward(x)?)),
             "photo" => photo(&question),
             "detect" => detect(&question, mtcnn),
             "net-proposal" => net(&question, mtcnn, MtcnnNet::Proposal),
@@ -110,7 +106,7 @@ impl Ours {
             "gpu" => Ok(gpu()),
             "embed-gpu-begin" => embed_gpu_begin(&question, embedding),
             "embed-gpu" => embed_gpu(&question, embedding.as_ref().context("embed-gpu-begin comes first")?),
-            "layers" => layers(&question, embedder),
+            "layers" => layers(&question, floats),
             _ => bail!("unknown measure {name}"),
         }
     }
@@ -136,11 +132,7 @@ impl<'a> Question<'a> {
     }
 
     fn precision(&self) -> anyhow::Result<Precision> {
-        match self.0.get("precision").copied().unwrap_or("f32") {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
-            other => bail!("precision={other}: expected f32 or bf16"),
-        }
+        Ok(self.0.get("precision").copied().unwrap_or("f32").parse()?)
     }
 
     /// Does it `repeat` times; returns the seconds of one, and what the last gave.
@@ -175,9 +167,13 @@ impl<'a> Question<'a> {
     }
 }
 
-/// `crops photos=FOLDER output=FILE`: the faces of all photos as inputs `(count, side, side, 3)`; the network in bytes takes its ranges
-/// from them.
-fn crops(question: &Question<'_>, quantised: &mut Option<TrainedEmbedder>) -> anyhow::Result<String> {
+/// The bundled network on the CPU.
+fn embedder(precision: Precision) -> anyhow::Result<TrainedEmbedder> {
+    Ok(TrainedEmbedder::on(Weights::bundled()?, &Device::Cpu, Some(precision))?)
+}
+
+/// `crops photos=FOLDER output=FILE`: the faces of all photos as inputs `(count, side, side, 3)`.
+fn crops(question: &Question<'_>) -> anyhow::Result<String> {
     let recognizer = Recognizer::bundled()?;
     let mut paths = Vec::new();
     jpegs(&question.get::<PathBuf>("photos")?, &mut paths)?;
@@ -186,9 +182,7 @@ fn crops(question: &Question<'_>, quantised: &mut Option<TrainedEmbedder>) -> an
         let photo = decode(&path)?;
         crops.extend(recognizer.find(&photo)?.into_iter().map(|found| found.crop));
     }
-    let weights = Weights::bundled()?;
-    let side = weights.network().input_side;
-    *quantised = Some(TrainedEmbedder::new(weights.quantised(&crops)?)?);
+    let side = Weights::bundled()?.network().input_side;
     question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     Ok(format!("count={} side={side}", crops.len()))
 }
@@ -310,7 +304,7 @@ fn embed_gpu_begin(question: &Question<'_>, embedding: &mut Option<Embedding>) -
     let weights = Weights::bundled()?;
     let side = weights.network().input_side;
     let crops = noise(question.get("batch")?)?;
-    let embedder = TrainedEmbedder::on(weights, &Compute::Cuda.device()?, question.precision()?)?;
+    let embedder = TrainedEmbedder::on(weights, &Compute::Cuda.device()?, Some(question.precision()?))?;
     question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;
     let embeddings: Vec<f32> = embedder.embed(&crops)?.iter().flat_map(|row| row.as_slice().to_vec()).collect();
     question.put_at("embeddings", &embeddings)?;

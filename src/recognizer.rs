@@ -49,7 +49,7 @@ impl Recognizer {
     /// # Errors
     /// Only if the bundled weights can't be read, a fault of the build.
     pub fn bundled() -> Result<Self> {
-        Self::trained(Weights::bundled()?, Compute::Cpu)
+        Self::trained(Weights::bundled()?, Compute::Cpu, None)
     }
 
     /// The bundled detector and the weights in a file, as `vultus train` writes them.
@@ -57,15 +57,15 @@ impl Recognizer {
     /// # Errors
     /// [`Error::Weights`] or [`Error::Io`].
     pub fn from_weights(path: &Path) -> Result<Self> {
-        Self::trained(Weights::read(path)?, Compute::Cpu)
+        Self::trained(Weights::read(path)?, Compute::Cpu, None)
     }
 
-    /// The bundled detector on the CPU, and any weights on the device that is asked for.
+    /// The bundled detector on the CPU, and any weights on the device and in the numbers that are asked for (see [`TrainedEmbedder::on`]).
     ///
     /// # Errors
-    /// [`Error::Weights`]; [`Error::Argument`] when there is no such device.
-    pub fn trained(weights: Weights, embed_on: Compute) -> Result<Self> {
-        let embedder = TrainedEmbedder::on(weights, &embed_on.device()?, Precision::F32)?;
+    /// [`Error::Weights`]; [`Error::Argument`] when there is no such device, or it does not embed in such numbers.
+    pub fn trained(weights: Weights, embed_on: Compute, precision: Option<Precision>) -> Result<Self> {
+        let embedder = TrainedEmbedder::on(weights, &embed_on.device()?, precision)?;
         Ok(Self::new(Arc::new(Mtcnn::bundled()?), Arc::new(embedder)))
     }
 

@@ -36,7 +36,7 @@ impl Compute {
     }
 }
 
-/// Numbers that a network computes in. Weights, losses and updates are `f32` always.
+/// Numbers that a network computes in. In training weights, losses and updates are `f32` always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -45,13 +45,33 @@ pub enum Precision {
     F32,
     /// 16 bits with the range of 32 (Micikevicius et al. 2018, arXiv:1710.03740, whose loss scaling this range makes needless).
     Bf16,
+    /// 8 bits, to embed on a CPU only: the same bits behind the first layer on every CPU.
+    Int8,
 }
 
 impl Precision {
-    pub(crate) fn dtype(self) -> DType {
+    /// What candle calls it.
+    ///
+    /// # Errors
+    /// `Argument` for bytes, in which candle computes nothing.
+    pub(crate) fn dtype(self) -> Result<DType> {
         match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
+            Self::F32 => Ok(DType::F32),
+            Self::Bf16 => Ok(DType::BF16),
+            Self::Int8 => Err(Error::argument("precision", "int8: embeds on a CPU only; expected f32 or bf16")),
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::argument("precision", format!("{text:?}: expected f32, bf16 or int8"))),
         }
     }
 }
@@ -109,6 +129,10 @@ mod tests {
         for compute in [Compute::Auto, Compute::Cpu, Compute::Cuda] {
             assert_eq!(compute.to_string().parse::<Compute>().unwrap(), compute);
         }
+        for (word, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16), ("int8", Precision::Int8)] {
+            assert_eq!(word.parse::<Precision>().unwrap(), precision);
+        }
+        assert!("f64".parse::<Precision>().unwrap_err().to_string().contains("expected f32, bf16 or int8"));
         assert!("tpu".parse::<Compute>().unwrap_err().to_string().contains("expected auto, cpu or cuda"));
     }
 

@@ -16,6 +16,15 @@ pub mod weights;
 pub use device::{Compute, Precision};
 pub use plan::LayerTime;
 
+/// Whether the environment's `VULTUS_CPU_LEVEL`, if it is set, names instructions that this CPU has: `portable`, `avx2` or `avx512`.
+/// The library ignores another name; a program had better say so.
+///
+/// # Errors
+/// `Argument` with the levels of this CPU.
+pub fn check_cpu_level() -> Result<()> {
+    kernel::Level::named().map(|_| ())
+}
+
 use crate::{Calibration, Crop, Embedding, Result, face::Alignment};
 
 /// Turns crops into embeddings.

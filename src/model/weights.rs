@@ -8,7 +8,8 @@
 //! | `network`     | [`NetworkConfig`] as JSON                                                                   |
 //! | `alignment`   | [`Alignment`] as JSON                                                                       |
 //! | `calibration` | [`Calibration`] as JSON                                                                     |
-//! | `int8`        | optional: for a network in bytes, what one step of each value's bytes is worth, as JSON              |
+//! | `int8`        | optional: what one step of each value's bytes is worth where the network runs in bytes, JSON |
+//! | `ranges`      | BLAKE3 of the text of `int8`                                                                |
 //! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers                     |
 //! | `thresholds`  | BLAKE3 of the text of `calibration`, which may be measured anew for the same weights        |
 
@@ -44,7 +45,7 @@ pub struct Weights {
     alignment: Alignment,
     calibration: Option<Calibration>,
     tensors: BTreeMap<String, Tensor>,
-    /// What one step of each value's bytes is worth; none for a network in floats.
+    /// What one step of each value's bytes is worth, if the ranges of the values were measured.
     steps: Option<Vec<f32>>,
     digest: String,
 }
@@ -65,12 +66,12 @@ impl Weights {
         Ok(Self { network, alignment, calibration: None, tensors, steps: None, digest })
     }
 
-    /// The same network in bytes (int8): the ranges of its values are measured on `crops`. It embeds a little differently, so it has a digest
-    /// and needs a calibration of its own.
+    /// With the ranges of its values, measured on `crops`: it can then embed in bytes, and does on a CPU unless told otherwise. The digest
+    /// stays: how a network is computed does not make another one of it; distances move by a fraction of what two photos differ in.
     ///
     /// # Errors
     /// `Argument` when there are no crops, or the network can't be put in bytes.
-    pub fn quantised(&self, crops: &[Crop]) -> Result<Self> {
+    pub fn quantised(mut self, crops: &[Crop]) -> Result<Self> {
         if crops.is_empty() {
             return Err(Error::argument("crops", "none to measure the ranges of values on"));
         }
@@ -79,18 +80,11 @@ impl Weights {
         let graph = self.folded(&Device::Cpu)?.graph()?;
         let steps = ByteGraph::measure(&graph, &x, [crops.len(), side, side, 3])?;
         ByteGraph::new(&graph, steps.clone())?;
-        Self::new(self.network.clone(), self.alignment, self.tensors.clone())?.in_bytes(steps)
-    }
-
-    fn in_bytes(mut self, steps: Vec<f32>) -> Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.digest.as_bytes()).update(b"int8").update(json(&steps)?.as_bytes());
-        self.digest = hasher.finalize().to_hex().to_string();
         self.steps = Some(steps);
         Ok(self)
     }
 
-    /// Whether the network computes in bytes.
+    /// Whether the network can embed in bytes.
     pub fn is_quantised(&self) -> bool {
         self.steps.is_some()
     }
@@ -140,8 +134,12 @@ impl Weights {
         let calibration = parse("calibration", entry("calibration")?).map_err(wrong)?;
         let tensors = views.iter().map(|(name, view)| Ok((name.to_owned(), tensor(&view, &Device::Cpu)?)));
         let mut weights = Self::new(network, alignment, tensors.collect::<Result<_>>()?)?;
-        if let Some(steps) = metadata.get("int8") {
-            weights = weights.in_bytes(parse("int8", steps).map_err(wrong)?)?;
+        if metadata.contains_key("int8") || metadata.contains_key("ranges") {
+            let steps = entry("int8")?;
+            if blake3::hash(steps.as_bytes()).to_hex().as_str() != entry("ranges")? {
+                return Err(wrong("damaged: the ranges for int8 are not those that were written".into()));
+            }
+            weights.steps = Some(parse("int8", steps).map_err(wrong)?);
         }
         if &weights.digest != entry("digest")? {
             return Err(wrong(format!("damaged: digest {}, expected {}", weights.digest, entry("digest")?)));
@@ -165,7 +163,9 @@ impl Weights {
             ("digest".to_owned(), self.digest.clone()),
         ]);
         if let Some(steps) = &self.steps {
-            metadata.insert("int8".to_owned(), json(steps)?);
+            let steps = json(steps)?;
+            metadata.insert("ranges".to_owned(), blake3::hash(steps.as_bytes()).to_hex().to_string());
+            metadata.insert("int8".to_owned(), steps);
         }
         write_tensors(path, &self.tensors, metadata)
     }
@@ -188,15 +188,8 @@ impl Weights {
     ///   `threshold_verify`, the distance at which one pair of strangers in a thousand passes.
     ///
     /// # Errors
-    /// `Weights` when a tensor is missing or has another shape; `Argument` for weights in int8.
+    /// `Weights` when a tensor is missing or has another shape.
     pub fn to_onnx(&self) -> Result<Vec<u8>> {
-        // Its digest and thresholds would not be those of the floats that an ONNX file holds.
-        if self.is_quantised() {
-            return Err(Error::argument(
-                "weights",
-                "are for int8: export the network in floats that they were made from",
-            ));
-        }
         let side = self.network.input_side;
         let about = format!(
             "Face crops to embeddings. Input `crops`: (n, 3, {side}, {side}) float32, RGB, -1 to 1 (v / 127.5 - 1), aligned as the metadata \
@@ -254,36 +247,49 @@ impl OnDevice {
 }
 
 impl TrainedEmbedder {
-    /// Takes weights, calibrated or not; without a calibration every threshold is an error.
+    /// Takes weights, calibrated or not; without a calibration every threshold is an error. Embeds on the CPU: in bytes where the weights
+    /// have ranges for it, otherwise in `f32`.
     ///
     /// # Errors
     /// `Weights` when a tensor is missing or has another shape.
     pub fn new(weights: Weights) -> Result<Self> {
-        let graph = weights.folded(&Device::Cpu)?.graph()?;
-        let size = [weights.network.input_side; 2];
-        let plan = match &weights.steps {
-            None => Plan::new(&graph, size),
-            Some(steps) => Plan::in_bytes(&ByteGraph::new(&graph, steps.clone())?, size),
-        };
-        Ok(Self::with(Engine::Cpu(plan), weights))
+        Self::on(weights, &Device::Cpu, None)
     }
 
-    /// The same on any device: on a GPU in large batches, its convolutions of `f32` as TF32.
-    ///
-    /// `precision` is that of the GPU; the CPU embeds in `f32`.
+    /// The same on any device and in any of its numbers: on a GPU in large batches, in `f32` unless told otherwise, its convolutions of `f32`
+    /// as TF32.
     ///
     /// # Errors
-    /// As [`new`](Self::new); `Tensor` when the device fails.
-    pub fn on(weights: Weights, device: &Device, precision: Precision) -> Result<Self> {
-        // A network in bytes runs on the CPU alone.
-        if device.is_cpu() || weights.is_quantised() {
-            return Self::new(weights);
+    /// As [`new`](Self::new); `Argument` for numbers that the device does not embed in, or that the weights have no ranges for; `Tensor` when
+    /// the device fails.
+    pub fn on(weights: Weights, device: &Device, precision: Option<Precision>) -> Result<Self> {
+        if device.is_cpu() {
+            return Self::on_cpu(weights, precision);
         }
-        let dtype = precision.dtype();
+        let dtype = precision.unwrap_or_default().dtype()?;
         let net = weights.folded(device)?.to_dtype(dtype)?;
         // Other threads have streams of their own, and would not wait for the weights.
         device.synchronize()?;
         Ok(Self::with(Engine::Device(Box::new(OnDevice { net, device: device.clone(), dtype })), weights))
+    }
+
+    fn on_cpu(weights: Weights, precision: Option<Precision>) -> Result<Self> {
+        let graph = weights.folded(&Device::Cpu)?.graph()?;
+        let size = [weights.network.input_side; 2];
+        let plan = match (precision, &weights.steps) {
+            (None | Some(Precision::Int8), Some(steps)) => {
+                Plan::in_bytes(&ByteGraph::new(&graph, steps.clone())?, size)
+            }
+            (None | Some(Precision::F32), _) => Plan::new(&graph, size),
+            (Some(Precision::Int8), None) => {
+                let what = "int8: these weights have no ranges for it; `vultus quantise` measures them";
+                return Err(Error::argument("precision", what));
+            }
+            (Some(Precision::Bf16), _) => {
+                return Err(Error::argument("precision", "bf16: a CPU embeds in int8 or f32"));
+            }
+        };
+        Ok(Self::with(Engine::Cpu(plan), weights))
     }
 
     fn with(engine: Engine, weights: Weights) -> Self {
@@ -327,7 +333,7 @@ impl TrainedEmbedder {
         let side = self.weights.network.input_side;
         match &self.engine {
             Engine::Cpu(plan) => plan.profile(x, [x.len() / (side * side * 3), side, side, 3]),
-            _ => Err(Error::argument("network", "layers are timed in floats on the CPU only")),
+            Engine::Device(_) => Err(Error::argument("network", "layers are timed on the CPU only")),
         }
     }
 }

@@ -78,6 +78,7 @@ impl Options {
         };
         let share = |name, value: f64| range(name, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
         self.network.check()?;
+        self.precision.dtype()?;
         let margin = f64::from(self.margin);
         range("margin", margin, margin > 0.0 && margin <= 4.0, "a squared distance above 0, at most 4")?;
         range("steps", self.steps as f64, self.steps > 0, "at least one")?;

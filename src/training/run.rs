@@ -171,7 +171,7 @@ impl Trainer {
     /// `Argument` when the gradient is not finite, before it touches a weight; `Tensor` when the computation fails.
     pub fn train_on(&mut self, crops: &[Crop], labels: &[usize]) -> Result<Outcome> {
         let x = input(crops, self.options.network.input_side, &self.device)?;
-        let x = x.to_dtype(self.options.precision.dtype())?;
+        let x = x.to_dtype(self.options.precision.dtype()?)?;
         let pass = self.net.train(&x)?;
         let distances = squared_distances(pass.embeddings())?;
         let flat = distances.flatten_all()?.to_vec1::<f32>()?;

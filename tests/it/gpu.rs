@@ -74,10 +74,14 @@ fn a_gpu_embeds_as_the_cpu() {
     };
     // More than a batch, and the last one not full.
     let crops = crops(530);
-    let expected = TrainedEmbedder::new(Weights::bundled().unwrap()).unwrap().embed(&crops).unwrap();
+    let expected =
+        TrainedEmbedder::on(Weights::bundled().unwrap(), &Compute::Cpu.device().unwrap(), Some(Precision::F32))
+            .unwrap()
+            .embed(&crops)
+            .unwrap();
     // Squared distances: TF32 rounds the 10th bit in each of fifteen layers, `bf16` the 8th.
     for (precision, within) in [(Precision::F32, 1e-3), (Precision::Bf16, 2e-2)] {
-        let gpu = TrainedEmbedder::on(Weights::bundled().unwrap(), &device, precision).unwrap();
+        let gpu = TrainedEmbedder::on(Weights::bundled().unwrap(), &device, Some(precision)).unwrap();
         let found = gpu.embed(&crops).unwrap();
         assert_eq!(found.len(), expected.len());
         let farthest = found.iter().zip(&expected).map(|(a, b)| a.distance(b)).fold(0.0, f32::max);

@@ -5,9 +5,9 @@ use std::path::Path;
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vultus::model::Embed;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::model::weights::{TrainedEmbedder, Weights};
+use vultus::model::{Embed, Precision};
 use vultus::training::{Options, Trainer};
 use vultus::{Calibration, Crop, Embedding, Recognizer};
 
@@ -45,7 +45,7 @@ fn weights_come_back_from_disk_as_they_were() {
 fn damaged_weights_are_refused_or_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    let weights = weights();
+    let weights = weights().quantised(&crops()).unwrap();
     weights.write(&path).unwrap();
     let good = std::fs::read(&path).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(8);
@@ -58,6 +58,8 @@ fn damaged_weights_are_refused_or_the_same() {
             assert_eq!(read.digest(), weights.digest(), "byte {at} went unnoticed");
             let (read, written) = (TrainedEmbedder::new(read).unwrap(), TrainedEmbedder::new(weights.clone()).unwrap());
             assert_eq!(read.calibration(), written.calibration(), "byte {at} went unnoticed");
+            let embed = |embedder: TrainedEmbedder| embedder.embed(&crops()[..2]).unwrap();
+            assert_eq!(embed(read), embed(written), "byte {at} went unnoticed");
         }
     }
     for length in (0..good.len()).step_by(97) {
@@ -71,24 +73,35 @@ fn damaged_weights_are_refused_or_the_same() {
 fn a_network_in_bytes_embeds_nearly_the_same_and_comes_back_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    let floats = Weights::bundled().unwrap();
-    let calibration = TrainedEmbedder::new(floats.clone()).unwrap().calibration().clone();
-    let bytes = floats.quantised(&crops()).unwrap().calibrated(calibration);
-    assert!(bytes.is_quantised() && !floats.is_quantised());
-    assert_ne!(bytes.digest(), floats.digest(), "a gallery must not mix the two");
-    assert!(bytes.to_onnx().is_err(), "an ONNX file of floats must not carry the digest of bytes");
-    bytes.write(&path).unwrap();
-    let back = Weights::read(&path).unwrap();
-    assert_eq!(back.digest(), bytes.digest());
-    let embed = |weights: Weights| TrainedEmbedder::new(weights).unwrap().embed(&crops()).unwrap();
-    let (floats, bytes, back) = (embed(floats), embed(bytes), embed(back));
-    assert_eq!(bytes, back);
+    let before = weights();
+    let after = before.clone().quantised(&crops()).unwrap();
+    assert!(after.is_quantised() && !before.is_quantised());
+    assert_eq!(after.digest(), before.digest(), "a gallery takes both");
+    after.write(&path).unwrap();
+    let embed = |weights: &Weights, precision| {
+        TrainedEmbedder::on(weights.clone(), &Device::Cpu, precision).unwrap().embed(&crops()).unwrap()
+    };
+    let floats = embed(&before, None);
+    let bytes = embed(&after, None);
+    assert_eq!(floats, embed(&after, Some(Precision::F32)), "ranges must not change what floats compute");
+    assert_eq!(bytes, embed(&Weights::read(&path).unwrap(), Some(Precision::Int8)));
     for (a, b) in floats.iter().zip(&bytes) {
         // A squared distance: the rounding turns an embedding by a few degrees at most.
         let distance = a.distance(b);
         assert!(distance > 0.0 && distance < 0.02, "{distance}");
     }
-    assert!(Weights::bundled().unwrap().quantised(&[]).is_err());
+    assert!(weights().quantised(&[]).is_err());
+}
+
+#[test]
+fn numbers_that_cannot_be_computed_in_are_an_error_with_a_way_out() {
+    let message = |weights: Weights, precision| {
+        TrainedEmbedder::on(weights, &Device::Cpu, Some(precision)).err().unwrap().to_string()
+    };
+    assert!(message(weights(), Precision::Int8).contains("`vultus quantise` measures them"));
+    assert!(message(weights(), Precision::Bf16).contains("embeds in int8 or f32"));
+    let options = Options { precision: Precision::Int8, ..Options::default() };
+    assert!(options.check().unwrap_err().to_string().contains("expected f32 or bf16"));
 }
 
 #[test]

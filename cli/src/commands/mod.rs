@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use vultus::model::Compute;
 use vultus::model::weights::Weights;
+use vultus::model::{Compute, Precision};
 use vultus::photo::Limits;
 use vultus::{Gallery, Photo, Recognizer};
 
@@ -36,6 +36,10 @@ pub(crate) struct Common {
     /// Weights to use instead of the bundled ones (safetensors, as `vultus train` writes)
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
+    /// Numbers that the network computes in: f32, bf16 (on a GPU) or int8 (to embed on a CPU) [default: int8 on a CPU where the weights
+    /// have ranges for it, otherwise f32]
+    #[arg(long, global = true, value_name = "NUMBERS")]
+    pub(crate) precision: Option<Precision>,
     /// For tests: no networks, every photo is one face and photos of one colour are one person
     #[arg(long, global = true, hide = true, conflicts_with = "weights")]
     pub(crate) test_double: bool,
@@ -60,7 +64,7 @@ impl Common {
             Some(weights) => Weights::read(weights)?,
             None => Weights::bundled()?,
         };
-        Ok(Recognizer::trained(weights, device)?)
+        Ok(Recognizer::trained(weights, device, self.precision)?)
     }
 
     /// The gallery, started when there is none.
@@ -135,6 +139,7 @@ impl From<Answer> for ExitCode {
 
 impl Command {
     pub(crate) fn run(&self, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
+        vultus::model::check_cpu_level()?;
         match self {
             Self::Demo(args) => demo::run(args, common, out),
             Self::Ingest(args) => ingest::run(args, common, out),

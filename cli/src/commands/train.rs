@@ -11,7 +11,7 @@ use vultus::Calibration;
 use vultus::model::Compute;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::training::data::LabelledCrops;
-use vultus::training::{Observer, Optimizer, Options, Output, Precision, Report, Schedule, calibrate, train};
+use vultus::training::{Observer, Optimizer, Options, Output, Report, Schedule, calibrate, train};
 
 use super::{Answer, Common};
 
@@ -76,9 +76,6 @@ pub(crate) struct Args {
     /// Average the weights along the run with this decay, for example 0.999; the average is evaluated and written
     #[arg(long, value_name = "DECAY")]
     ema: Option<f64>,
-    /// Numbers that the network computes in; weights and updates have 32 bits always
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: Numbers,
     /// Seed of weights, batches and augmentation
     #[arg(long, default_value_t = Options::default().seed)]
     seed: u64,
@@ -112,12 +109,6 @@ enum Rule {
     Sgd,
     Adamw,
     Adagrad,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Numbers {
-    F32,
-    Bf16,
 }
 
 fn schedule(text: &str) -> Result<Schedule, String> {
@@ -165,10 +156,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         weight_decay: args.weight_decay,
         clip: args.clip,
         ema: args.ema,
-        precision: match args.precision {
-            Numbers::F32 => Precision::F32,
-            Numbers::Bf16 => Precision::Bf16,
-        },
+        precision: common.precision.unwrap_or_default(),
         seed: args.seed,
         ..Options::default()
     };

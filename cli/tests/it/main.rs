@@ -7,6 +7,7 @@
 
 mod answers;
 mod interrupted;
+mod networks;
 mod rubbish;
 
 use std::fs;

@@ -22,6 +22,8 @@ pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_pan
 
 use std::sync::OnceLock;
 
+use crate::{Error, Result};
+
 /// The activations that follow a sum: `S` holds a slope a channel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rectifier<S> {
@@ -56,18 +58,30 @@ pub(crate) enum Level {
     Avx512(pulp::x86::V4),
 }
 
-/// Names a level for the whole program (`portable`, `avx2`, `avx512`); one that the CPU lacks is ignored.
+/// Names a level for the whole program: `portable`, `avx2` or `avx512`.
 const VARIABLE: &str = "VULTUS_CPU_LEVEL";
 
 impl Level {
-    /// The best of this CPU, or what `VULTUS_CPU_LEVEL` names; found out once.
+    /// The best of this CPU, or what `VULTUS_CPU_LEVEL` names, if there is such a one; found out once.
     pub(crate) fn best() -> Self {
         static BEST: OnceLock<Level> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let wanted = std::env::var(VARIABLE).unwrap_or_default();
-            let named = Self::available().find(|level| level.name() == wanted);
-            named.or_else(|| Self::available().next()).unwrap_or(Self::Portable)
+        *BEST.get_or_init(|| match Self::named() {
+            Ok(Some(level)) => level,
+            Ok(None) | Err(_) => Self::available().next().unwrap_or(Self::Portable),
         })
+    }
+
+    /// What `VULTUS_CPU_LEVEL` names.
+    ///
+    /// # Errors
+    /// `Argument` with the levels of this CPU when it names another.
+    pub(crate) fn named() -> Result<Option<Self>> {
+        let Some(wanted) = std::env::var_os(VARIABLE) else { return Ok(None) };
+        let found = Self::available().find(|level| *level.name() == *wanted);
+        let names = || Self::available().map(Self::name).collect::<Vec<_>>().join(", ");
+        let unknown =
+            || Error::argument(VARIABLE, format!("{wanted:?}: expected one of this CPU's levels: {}", names()));
+        found.ok_or_else(unknown).map(Some)
     }
 
     /// All of this CPU, best first.

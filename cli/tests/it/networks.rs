@@ -1,0 +1,118 @@
+//! The program with real networks: numbers that it computes in, instructions that it uses, and networks that it trains.
+
+use vultus::model::weights::Weights;
+
+use super::*;
+
+/// A sample photo of one person.
+fn sample(name: &str) -> String {
+    format!("{}/../samples/people/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What `verify` says of two photos of one person, with these options and at this CPU level.
+fn distance(options: &[&str], level: &str) -> f64 {
+    let folder = folder();
+    let photos = [sample("p00/00.jpg"), sample("p00/01.jpg")];
+    let arguments = [&["verify", &photos[0], &photos[1], "--json", "--within", "4"], options].concat();
+    let output = vultus(&folder, &arguments).env("VULTUS_CPU_LEVEL", level).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{level} {options:?}: {}", stderr(&output));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    answer["distance"].as_f64().unwrap()
+}
+
+#[test]
+fn every_cpu_level_gives_the_same_answer() {
+    let mut levels = vec!["portable"];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            levels.push("avx2");
+        }
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            levels.push("avx512");
+        }
+    }
+    let bytes = distance(&[], "portable");
+    let floats = distance(&["--precision", "f32"], "portable");
+    assert_ne!(bytes, floats, "int8 is what a CPU embeds in");
+    assert!((bytes - floats).abs() < 0.05, "{bytes} and {floats}");
+    for level in levels {
+        // Landmarks, and with them crops, differ by the rounding of the detector's floats.
+        for (options, expected) in [(&[][..], bytes), (&["--precision", "f32"], floats)] {
+            let found = distance(options, level);
+            assert!((found - expected).abs() < 0.01, "{level} {options:?}: {found} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_cpu_level_that_is_not_there_is_an_error() {
+    let output = vultus(&folder(), &["stats", "--test-double"]).env("VULTUS_CPU_LEVEL", "avx9").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "VULTUS_CPU_LEVEL: \"avx9\": expected one of this CPU's levels:";
+    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+}
+
+/// Six people, each a white square somewhere of their own.
+fn squares(folder: &TempDir, name: &str, shade: u8) {
+    for (person, shot) in (0..6u32).flat_map(|person| (0..4u8).map(move |shot| (person, shot))) {
+        let mut pixels = [shade + 20 * shot, shade, 90].repeat(64 * 64);
+        let (left, top) = (8 + person % 3 * 16, 12 + person / 3 * 24);
+        for (y, x) in (top..top + 16).flat_map(|y| (left..left + 16).map(move |x| (y, x))) {
+            pixels[((y * 64 + x) * 3) as usize..][..3].fill(255);
+        }
+        write(
+            folder,
+            &format!("{name}/p{person}/{shot}.jpg"),
+            Photo::from_rgb(64, 64, pixels).unwrap().to_jpeg(90).unwrap(),
+        );
+    }
+}
+
+#[test]
+fn a_network_is_trained_put_in_bytes_and_used() {
+    let folder = folder();
+    squares(&folder, "data", 20);
+    squares(&folder, "held-out", 60);
+    let done = |arguments: &[&str]| {
+        let output = vultus(&folder, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    };
+    let data = ["--data", "data", "--held-out", "held-out"];
+    let network = ["--input-side", "14", "--stem", "8", "--stages", "16x1", "--people", "3", "--steps", "5"];
+    let rule = [
+        "--optimizer",
+        "sgd",
+        "--momentum",
+        "0.8",
+        "--nesterov",
+        "--clip",
+        "1",
+        "--ema",
+        "0.9",
+        "--schedule",
+        "step:2:0.5",
+    ];
+    let train = [&["train", "--out", "w.safetensors", "--warm-up", "2"], &data[..], &network, &rule].concat();
+    done(&train);
+    let digest = || Weights::read(&folder.path().join("w.safetensors")).unwrap().digest().to_owned();
+    let first = digest();
+    // The checkpoint is of the last step, so the same run has nothing left to do.
+    done(&train);
+    assert_eq!(first, digest());
+
+    let precision = ["--precision", "int8"];
+    let photos = [sample("p00/00.jpg"), sample("p00/01.jpg")];
+    let verify = |weights: &str| {
+        let arguments =
+            [&["verify", &photos[0], &photos[1], "--within", "4", "--weights", weights], &precision[..]].concat();
+        let output = vultus(&folder, &arguments).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, message) = verify("w.safetensors");
+    assert!(code == Some(2) && message.contains("`vultus quantise` measures them"), "{message}");
+    done(&[&["quantise", "--weights", "w.safetensors", "--out", "q.safetensors"], &data[..]].concat());
+    assert_eq!(verify("q.safetensors").0, Some(0));
+    let refused = vultus(&folder, &[&train[..], &precision].concat()).output().unwrap();
+    assert!(stderr(&refused).contains("expected f32 or bf16"), "{}", stderr(&refused));
+}
