@@ -4,8 +4,8 @@ use rayon::prelude::*;
 
 use super::Sizes;
 use crate::model::kernel::{
-    Convolution, Depthwise, Finish, Level, Map, Order, Packed, Part, Product, Rectifier, Run, Shape, Weights, in_parts,
-    whole_panels,
+    Convolution, Depthwise, Finish, Level, Map, Order, Packed, Part, Product, Rectifier, Run, Shape,
+    TiledWeightGradient, Weights, in_parts, whole_panels,
 };
 
 /// Output pixels of one task: weights are read once for all of them.
@@ -252,6 +252,15 @@ pub(super) fn weight_gradient(level: Level, s: &Sizes, x: &[f32], grad: &[f32]) 
 fn partial_weight_gradient(level: Level, s: &Sizes, x: &[f32], grad: &[f32]) -> Vec<f32> {
     let Sizes { shape, .. } = s;
     let from = Map { height: s.height, width: s.width, channels: shape.channels, border: shape.padding };
+    if let Some(mut tiled) = TiledWeightGradient::new(level, *shape, grad.len() / shape.out) {
+        let to = Map { height: s.out[0], width: s.out[1], channels: shape.out, border: 0 };
+        let together = (CACHED / (from.len() + s.photo_out())).max(1);
+        let mut padded = Vec::new();
+        for (x, grad) in x.chunks(together * s.photo()).zip(grad.chunks(together * s.photo_out())) {
+            tiled.add(with_border(&from, x, &mut padded), &from, grad, &to);
+        }
+        return tiled.finish();
+    }
     let (group_in, group_out) = (shape.channels / shape.groups, shape.out / shape.groups);
     // Tiles read whole panels of the gradient.
     let columns = if shape.is_depthwise() { 1 } else { whole_panels(level, &vec![0.0; group_out]).len() };

@@ -90,10 +90,13 @@ proptest! {
             y.iter_mut().for_each(|y| *y = y.max(0.0));
         }
         let dx = reference::input_gradient(&s, &wide(&grad), &wide(&weight));
+        let dw = reference::weight_gradient(&s, &wide(&x), &wide(&grad));
         for level in Level::available() {
             let name = level.name();
             prop_assert!(close(&cpu::forward(level, &s, &x, &weight, &bias, relu), &y, channels), "forward, {}", name);
             prop_assert!(close(&cpu::input_gradient(level, &s, &grad, &weight), &dx, out), "dX, {}", name);
+            // Each tile adds at most four inputs times four gradients; the sums are weighted by four in all, and there are no more tiles than pixels.
+            prop_assert!(close(&cpu::weight_gradient(level, &s, &x, &grad), &dw, 2 * batch * s.pixels_out()), "dW, {}", name);
         }
     }
 }

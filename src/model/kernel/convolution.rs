@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::winograd::{Ending, Strides, Tile, Winograd};
+use super::winograd::{self, Ending, Strides, Tile, Winograd};
 use super::{Depthwise, Finish, Level, Order, Packed, Product, Rectifier, Run, whole_panels};
 
 /// How an NHWC picture lies in a slice: rows of pixels, with a border that holds zeros.
@@ -171,6 +171,35 @@ impl Part {
             }
         }
         tiles
+    }
+}
+
+/// The gradient of the weights by tiles of 2 x 2 outputs, over any number of pictures.
+pub(crate) struct TiledWeightGradient {
+    level: Level,
+    shape: Shape,
+    sums: Vec<f32>,
+}
+
+impl TiledWeightGradient {
+    /// Where that is faster than direct sums, for this many pixels of outputs; `out` is a whole number of panels then.
+    pub(crate) fn new(level: Level, shape: Shape, outputs: usize) -> Option<Self> {
+        let suits = Winograd::suits(&shape, outputs) && shape.out.is_multiple_of(super::tile::panel(level));
+        suits.then(|| Self { level, shape, sums: vec![0.0; winograd::sums(&shape)] })
+    }
+
+    /// Adds what some pictures change: inputs laid out as `from`, whose border is at least the padding, gradients of outputs as `to`.
+    pub(crate) fn add(&mut self, x: &[f32], from: &Map, grad: &[f32], to: &Map) {
+        let tiles = Part::whole(0..grad.len() / to.len(), to).tiles(&self.shape, from, to, to);
+        let (strides, sums) = (Strides::of(from, to, to), &mut self.sums);
+        SCRATCH.with_borrow_mut(|scratch| {
+            winograd::add_weight_gradient(self.level, &self.shape, x, grad, &tiles, &strides, sums, scratch);
+        });
+    }
+
+    /// `(3, 3, channels, out)`.
+    pub(crate) fn finish(self) -> Vec<f32> {
+        winograd::contract(self.level, &self.shape, &self.sums)
     }
 }
 

@@ -14,7 +14,7 @@ mod product;
 mod tile;
 mod winograd;
 
-pub(crate) use convolution::{Convolution, Map, Part, Shape};
+pub(crate) use convolution::{Convolution, Map, Part, Shape, TiledWeightGradient};
 pub(crate) use depthwise::Depthwise;
 pub(crate) use int8::{ByteConvolution, ByteWeights, Outputs, Residual, nearest_byte};
 pub(crate) use parts::in_parts;

@@ -140,6 +140,59 @@ impl Winograd {
     }
 }
 
+/// The gradient of the weights for the tiles of several pictures: adds to `sums`, `(16, channels, out)`, what `G g Gᵀ` would change by.
+///
+/// The chain rule, through `Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`: `Σ (Bᵀ d B) ⊙ (A δ Aᵀ)` over all tiles, with `δ` the gradient of their outputs.
+#[expect(clippy::too_many_arguments, reason = "two pictures, where their tiles are, and sums")]
+pub(super) fn add_weight_gradient(
+    level: Level,
+    shape: &Shape,
+    x: &[f32],
+    grad: &[f32],
+    tiles: &[Tile],
+    strides: &Strides,
+    sums: &mut [f32],
+    scratch: &mut Vec<f32>,
+) {
+    let each = POSITIONS * (shape.channels + shape.out);
+    let size = (CACHED / each).max(1);
+    scratch.resize((each * size).max(scratch.len()), 0.0);
+    let zeros = vec![0.0; shape.channels.max(shape.out)];
+    for tiles in tiles.chunks(size) {
+        let (inputs, outputs) = scratch[..each * tiles.len()].split_at_mut(POSITIONS * shape.channels * tiles.len());
+        dispatch(level, Inputs { x, zeros: &zeros[..shape.channels], tiles, strides: strides.input, to: &mut *inputs });
+        let zeros = &zeros[..shape.out];
+        dispatch(level, OutputGradients { grad, zeros, tiles, strides: strides.output, to: &mut *outputs });
+        for position in 0..POSITIONS {
+            let product = Product {
+                a: inputs,
+                order: Order::Pixels { step: shape.channels },
+                taps: &[0],
+                depth: tiles.len(),
+                weights: Weights::Rows { values: &outputs[position * shape.out * tiles.len()..], columns: shape.out },
+                out_pixel: shape.out,
+                finish: Finish::Accumulate,
+            };
+            let a = position * shape.channels * tiles.len();
+            let out = position * shape.channels * shape.out;
+            product.write(level, &[Run { a, out, residual: 0, count: shape.channels }], sums);
+        }
+    }
+}
+
+/// `Gᵀ s G` of all sums: the gradient of the kernel, `(3, 3, channels, out)`.
+pub(super) fn contract(level: Level, shape: &Shape, sums: &[f32]) -> Vec<f32> {
+    let each = shape.channels * shape.out;
+    let mut to = vec![0.0; 9 * each];
+    dispatch(level, Contract { sums, each, to: &mut to });
+    to
+}
+
+/// Numbers of the sums of [`add_weight_gradient`].
+pub(super) fn sums(shape: &Shape) -> usize {
+    POSITIONS * shape.channels * shape.out
+}
+
 fn dispatch<W: WithSimd<Output = ()>>(level: Level, work: W) {
     match level {
         Level::Portable => Simd::vectorize(pulp::Scalar::new(), work),
@@ -253,6 +306,95 @@ impl WithSimd for Inputs<'_> {
 #[inline(always)]
 fn spread<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 4] {
     [simd.sub_f32s(a, c), simd.add_f32s(b, c), simd.sub_f32s(c, b), simd.sub_f32s(b, d)]
+}
+
+/// `A δ Aᵀ` of all tiles: `(16, tiles, channels)`.
+struct OutputGradients<'a> {
+    grad: &'a [f32],
+    zeros: &'a [f32],
+    tiles: &'a [Tile],
+    strides: [usize; 2],
+    to: &'a mut [f32],
+}
+
+impl WithSimd for OutputGradients<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (channels, registers) = (self.zeros.len(), self.zeros.len() / S::F32_LANES);
+        let each = self.tiles.len() * registers;
+        let (to, _) = S::as_mut_simd_f32s(self.to);
+        for (at, tile) in self.tiles.iter().enumerate() {
+            let mut pixels = [[self.zeros; 2]; 2];
+            for (i, row) in pixels.iter_mut().enumerate().take(tile.wanted[0]) {
+                for (j, pixel) in row.iter_mut().enumerate().take(tile.wanted[1]) {
+                    *pixel = &self.grad[tile.output + i * self.strides[0] + j * self.strides[1]..][..channels];
+                }
+            }
+            let pixels = pixels.map(|row| row.map(|pixel| S::as_simd_f32s(pixel).0));
+            for c in 0..registers {
+                let mut columns = [[simd.splat_f32s(0.0); 4]; 2];
+                for j in 0..2 {
+                    columns[j] = scatter(simd, [pixels[0][j][c], pixels[1][j][c]]);
+                }
+                for i in 0..4 {
+                    let row = scatter(simd, [columns[0][i], columns[1][i]]);
+                    for j in 0..4 {
+                        to[(4 * i + j) * each + at * registers + c] = row[j];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `A` times a column of outputs' gradients.
+#[inline(always)]
+fn scatter<S: Simd>(simd: S, [a, b]: [S::f32s; 2]) -> [S::f32s; 4] {
+    [a, simd.add_f32s(a, b), simd.sub_f32s(a, b), simd.sub_f32s(simd.splat_f32s(0.0), b)]
+}
+
+/// `Gᵀ s G` of `(16, each)` sums to `(9, each)`.
+struct Contract<'a> {
+    sums: &'a [f32],
+    each: usize,
+    to: &'a mut [f32],
+}
+
+impl WithSimd for Contract<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let each = self.each / S::F32_LANES;
+        let (sums, _) = S::as_simd_f32s(self.sums);
+        let (to, _) = S::as_mut_simd_f32s(self.to);
+        for at in 0..each {
+            let mut rows = [[simd.splat_f32s(0.0); 3]; 4];
+            for i in 0..4 {
+                let mut s = [simd.splat_f32s(0.0); 4];
+                for j in 0..4 {
+                    s[j] = sums[(4 * i + j) * each + at];
+                }
+                rows[i] = narrow(simd, s);
+            }
+            for j in 0..3 {
+                let column = narrow(simd, [rows[0][j], rows[1][j], rows[2][j], rows[3][j]]);
+                for i in 0..3 {
+                    to[(3 * i + j) * each + at] = column[i];
+                }
+            }
+        }
+    }
+}
+
+/// `Gᵀ` times a column of sums.
+#[inline(always)]
+fn narrow<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> [S::f32s; 3] {
+    let half = simd.splat_f32s(0.5);
+    let (sum, difference) = (simd.mul_f32s(half, simd.add_f32s(b, c)), simd.mul_f32s(half, simd.sub_f32s(b, c)));
+    [simd.add_f32s(a, sum), difference, simd.add_f32s(sum, d)]
 }
 
 /// `Aᵀ m A` of all tiles' sums, `(16, tiles, channels)`, and what follows, into pictures.
