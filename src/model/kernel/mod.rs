@@ -11,6 +11,7 @@ mod depthwise;
 mod int8;
 mod parts;
 mod product;
+mod runs;
 mod tile;
 mod winograd;
 
@@ -18,7 +19,8 @@ pub(crate) use convolution::{Convolution, Map, Part, Shape, TiledWeightGradient}
 pub(crate) use depthwise::Depthwise;
 pub(crate) use int8::{ByteConvolution, ByteWeights, Outputs, Residual, nearest_byte};
 pub(crate) use parts::in_parts;
-pub(crate) use product::{Finish, Order, Packed, Product, Run, Weights, whole_panels};
+pub(crate) use product::{Finish, Order, Packed, Product, Weights, whole_panels};
+pub(crate) use runs::Run;
 
 use std::sync::OnceLock;
 

@@ -4,19 +4,9 @@
 //! each run and all channels `c`. A convolution is this with a kernel row a tap and its pixels' channels the steps; the gradient of its weights with
 //! output rows as taps, output pixels as steps, and the inputs of the kernel as "pixels".
 
+use super::runs::{Groups, Place, cut};
 use super::tile::{self, End, Job};
-use super::{Level, Rectifier};
-
-/// Pixels at equal distances, and where their outputs go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
-    pub(crate) a: usize,
-    pub(crate) out: usize,
-    /// Where the residuals begin, if there are any.
-    pub(crate) residual: usize,
-    /// How many pixels.
-    pub(crate) count: usize,
-}
+use super::{Level, Rectifier, Run};
 
 /// What lies side by side in `a`.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +145,15 @@ impl Product<'_> {
             Order::Steps { pixel } => (false, pixel, 1),
             Order::Pixels { step } => (true, 1, step),
         };
+        let step = Place {
+            a: a_pixel,
+            out: self.out_pixel,
+            residual: match self.finish {
+                Finish::Write { residual: Some((_, pixel)), .. } => pixel,
+                _ => 0,
+            },
+        };
+        let mut all = (0, Vec::new());
         for (index, first) in (0..columns).step_by(panel).enumerate() {
             let columns = (columns - first).min(panel);
             let half = panel / 2;
@@ -187,7 +186,13 @@ impl Product<'_> {
                 columns,
                 end,
             };
-            tiles(level, transposed, vectors, job, runs);
+            // The last panel may be a narrower one.
+            if all.0 != vectors {
+                all = (vectors, cut(runs, step, tile::limits(level, transposed, vectors)));
+            }
+            for groups in &all.1 {
+                compute(level, transposed, vectors, &job, groups);
+            }
         }
     }
 
@@ -233,52 +238,10 @@ impl Product<'_> {
     }
 }
 
-/// Cuts runs into groups of pixels, and computes them two by two where there are two of a size.
-fn tiles(level: Level, transposed: bool, vectors: usize, job: Job<'_>, runs: &[Run]) {
-    let (alone, paired) = tile::limits(level, transposed, vectors);
-    let at = |run: &Run, first: usize| Place {
-        a: run.a + first * job.a_pixel,
-        out: run.out + first * job.out_pixel,
-        residual: match job.end {
-            End::Write { residual_pixel, .. } => run.residual + first * residual_pixel,
-            End::Accumulate => 0,
-        },
-    };
-    // At most one group of each size waits for a second one.
-    let mut waiting: [Option<Place>; 8] = [None; 8];
-    for run in runs.iter().filter(|run| run.count > 0) {
-        let parts = run.count.div_ceil(alone);
-        for part in 0..parts {
-            let (from, to) = (part * run.count / parts, (part + 1) * run.count / parts);
-            let (pixels, place) = (to - from, at(run, from));
-            if pixels > paired {
-                compute(level, transposed, (1, pixels, vectors), &job, [place; 2]);
-            } else if let Some(first) = waiting[pixels].take() {
-                compute(level, transposed, (2, pixels, vectors), &job, [first, place]);
-            } else {
-                waiting[pixels] = Some(place);
-            }
-        }
-    }
-    for (pixels, place) in waiting.into_iter().enumerate() {
-        if let Some(place) = place {
-            compute(level, transposed, (1, pixels, vectors), &job, [place; 2]);
-        }
-    }
-}
-
-/// Offsets of a group's first pixel.
-#[derive(Clone, Copy)]
-struct Place {
-    a: usize,
-    out: usize,
-    residual: usize,
-}
-
 #[expect(unsafe_code, reason = "tiles take pointers")]
-fn compute(level: Level, transposed: bool, shape: (usize, usize, usize), job: &Job<'_>, places: [Place; 2]) {
+fn compute(level: Level, transposed: bool, vectors: usize, job: &Job<'_>, groups: &Groups) {
     let mut job = *job;
-    for (group, place) in places.iter().enumerate() {
+    for (group, place) in groups.places.iter().enumerate() {
         job.a[group] = job.a[group].wrapping_add(place.a);
         job.out[group] = job.out[group].wrapping_add(place.out);
         if let End::Write { residual, .. } = &mut job.end
@@ -289,7 +252,7 @@ fn compute(level: Level, transposed: bool, shape: (usize, usize, usize), job: &J
     }
     // SAFETY: `Product::check` held the first and last pixel of every run, with every tap, step and channel, to their slices, and the
     // places lie between them; `out` is borrowed mutably by `write`, so it overlaps nothing that is read.
-    unsafe { tile::run(level, transposed, shape, job) }
+    unsafe { tile::run(level, transposed, (groups.count, groups.pixels, vectors), job) }
 }
 
 #[cfg(test)]

@@ -65,10 +65,11 @@ impl Order {
 }
 
 /// Pictures that a layer is best given at once: so few that they stay in the caches, so many that weights are about a quarter of what it
-/// touches. Powers of two, so that the groups of one layer are whole groups of the next.
+/// touches, or half where they are bytes, which last longer. Powers of two, so that the groups of one layer are whole groups of the next.
 fn together(step: &Step, from: &Map, to: &Map) -> usize {
     let pictures = from.len() * step.work.reads().size() + to.len() * step.work.kind().size();
-    (3 * step.work.weight_bytes() / pictures.max(1)).clamp(1, TOGETHER).next_power_of_two()
+    let share = if step.work.reads() == Kind::Bytes { 1 } else { 3 };
+    (share * step.work.weight_bytes() / pictures.max(1)).clamp(1, TOGETHER).next_power_of_two()
 }
 
 impl Buffers {

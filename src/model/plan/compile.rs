@@ -46,17 +46,14 @@ impl Plan {
         let stem = &graph.stem;
         let mut plan = Self::empty(level, stem.shape.channels);
         let outputs = stem.shape.output(size[0], size[1]).map_or(0, |[height, width]| height * width);
-        plan.push(0, None, stem.shape.padding, Work::Conv(floats(level, stem, outputs)));
-        plan.push(1, None, 0, Work::Round(1.0 / graph.steps[1]));
+        plan.push(0, None, stem.shape.padding, Work::Stem(floats(level, stem, outputs), 1.0 / graph.steps[1]));
         for (index, layer) in graph.layers.iter().enumerate() {
-            // The stem's floats and its bytes are two values here, and one there.
-            let residual = layer.residual.map(|value| value + 1);
             let step = graph.steps[index + 2];
             let residual_step = layer.residual.map_or(0.0, |value| graph.steps[value]);
             // Floats have no step.
             let residual_step = if residual_step > 0.0 { residual_step } else { 1.0 };
             let work = bytes(level, layer, graph.steps[layer.input], residual_step, step);
-            plan.push(layer.input + 1, residual, layer.shape.padding, work);
+            plan.push(layer.input, layer.residual, layer.shape.padding, work);
         }
         plan
     }

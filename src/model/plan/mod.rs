@@ -24,7 +24,7 @@ use super::kernel::{Level, Map, Shape};
 use crate::{Error, Result};
 
 /// The most pictures that go through a layer together: weights are read once for all of them.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 4;
 
 /// A network, ready to run.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Plan {
         }
         let convolutions = self.steps.iter().zip(&maps[1..]).zip(seconds).filter_map(|((step, map), seconds)| {
             let Shape { kernel, channels, out, groups, stride, .. } = match &step.work {
-                Work::Conv(conv) => conv.shape,
+                Work::Conv(conv) | Work::Stem(conv, _) => conv.shape,
                 Work::Bytes(conv, _) => conv.shape,
                 _ => return None,
             };

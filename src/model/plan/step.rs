@@ -21,8 +21,8 @@ pub(super) enum Work {
     Conv(Convolution),
     /// Gives bytes, or floats where nothing follows that wants bytes.
     Bytes(ByteConvolution, Kind),
-    /// Floats to the nearest bytes, after a multiplication.
-    Round(f32),
+    /// Computes with floats, and gives the nearest bytes of their multiples by the factor: what a network in bytes begins with.
+    Stem(Convolution, f32),
     MaxPool {
         window: usize,
         stride: usize,
@@ -54,9 +54,8 @@ impl Work {
     /// Height, width and channels of the output for those of the input, if it fits.
     pub(super) fn output(&self, [height, width, channels]: [usize; 3]) -> Option<[usize; 3]> {
         match self {
-            Self::Conv(conv) => conv.shape.output_of([height, width, channels]),
+            Self::Conv(conv) | Self::Stem(conv, _) => conv.shape.output_of([height, width, channels]),
             Self::Bytes(conv, _) => conv.shape.output_of([height, width, channels]),
-            Self::Round(_) => Some([height, width, channels]),
             Self::MaxPool { window, stride } => pooled([height, width, channels], *window, *stride),
             Self::Flatten => Some([1, 1, height * width * channels]),
         }
@@ -69,9 +68,9 @@ impl Work {
 
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            Self::Conv(conv) => conv.weight_bytes(),
+            Self::Conv(conv) | Self::Stem(conv, _) => conv.weight_bytes(),
             Self::Bytes(conv, _) => conv.weight_bytes(),
-            Self::Round(_) | Self::MaxPool { .. } | Self::Flatten => 0,
+            Self::MaxPool { .. } | Self::Flatten => 0,
         }
     }
 
@@ -79,7 +78,7 @@ impl Work {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Bytes(_, kind) => *kind,
-            Self::Round(_) => Kind::Bytes,
+            Self::Stem(..) => Kind::Bytes,
             Self::Conv(_) | Self::MaxPool { .. } | Self::Flatten => Kind::Floats,
         }
     }
@@ -125,8 +124,10 @@ impl Step {
                     }),
                 }
             }
-            (Work::Round(factor), Value::Floats(x), Value::Bytes(y)) => {
-                each(&x[x_at..], from, &mut y[own], map, |x, y| round(level, x, from, y, map, *factor));
+            (Work::Stem(conv, factor), Value::Floats(x), Value::Bytes(y)) => {
+                in_bands(&mut y[own], map, count, threads, |part, y| {
+                    rounded(level, conv, *factor, &x[x_at..], from, part, y, map);
+                });
             }
             (Work::MaxPool { window, stride }, Value::Floats(x), Value::Floats(y)) => {
                 each(&x[x_at..], from, &mut y[own], map, |x, y| pool::max_pool(x, from, y, map, *window, *stride));
@@ -162,18 +163,30 @@ fn in_bands<T: Send>(y: &mut [T], map: &Map, count: usize, threads: Threads, wri
     }
 }
 
-/// A picture as the nearest bytes of its multiples.
-fn round(level: Level, x: &[f32], from: &Map, y: &mut [u8], to: &Map, factor: f32) {
-    let row = from.width * from.channels;
-    for line in 0..from.height {
-        let (x, y) = (&x[from.at(line, 0)..][..row], &mut y[to.at(line, 0)..][..row]);
-        level.run(
-            #[inline(always)]
-            || {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = nearest_byte(x * factor);
-                }
-            },
-        );
+/// Rows of floats that are rounded while they are in the cache. Even, as some convolutions take rows two by two.
+const ROUNDED: usize = 4;
+
+/// Writes the nearest bytes of multiples of a part of the outputs.
+#[expect(clippy::too_many_arguments, reason = "what `Convolution::write` takes")]
+fn rounded(level: Level, conv: &Convolution, factor: f32, x: &[f32], from: &Map, part: &Part, y: &mut [u8], to: &Map) {
+    let some = Map { height: ROUNDED, border: 0, ..*to };
+    let mut floats = vec![0.0; some.len()];
+    for (place, picture) in part.pictures.clone().enumerate() {
+        for first in part.rows.clone().step_by(ROUNDED) {
+            let rows = first..(first + ROUNDED).min(part.rows.end);
+            let these = Part { pictures: picture..picture + 1, rows: rows.clone(), base: some.at(first, 0) };
+            conv.write(x, from, &these, &mut floats, &some, None);
+            for (row, floats) in rows.zip(floats.chunks_exact(some.row())) {
+                let y = &mut y[place * to.len() + to.at(row, 0) - part.base..][..some.row()];
+                level.run(
+                    #[inline(always)]
+                    || {
+                        for (y, x) in y.iter_mut().zip(floats) {
+                            *y = nearest_byte(x * factor);
+                        }
+                    },
+                );
+            }
+        }
     }
 }

@@ -11,8 +11,9 @@ mod tile;
 
 pub(crate) use convolution::{ByteConvolution, ByteWeights};
 
+use super::runs::{Groups, Place, cut};
 use super::{Level, Run};
-use tile::{Addend, BLOCK, Job, Line, Path, Place, QUAD, Store};
+use tile::{Addend, BLOCK, Job, Line, Path, QUAD, Store};
 
 /// Weights in panels of channels as wide as a tile, in quads of depth: `(panels, taps, quads, channels of the panel, 4)`, zeros behind
 /// the last channel and behind the end of each tap.
@@ -111,11 +112,8 @@ impl ByteProduct<'_> {
         self.check(runs, length);
         let PackedBytes { path, taps, depth, columns, .. } = *self.weights;
         let (blocks, quads) = (path.blocks(), depth.div_ceil(QUAD));
-        let residual = match self.residual {
-            None => Addend::None,
-            Some(Residual::Floats(values)) => Addend::Floats(values.as_ptr()),
-            Some(Residual::Bytes(values)) => Addend::Bytes(values.as_ptr()),
-        };
+        let step = Place { a: self.pixel, out: self.out_pixel, residual: self.residual_pixel };
+        let all = cut(runs, step, path.limits());
         for (panel, first) in (0..columns).step_by(blocks * BLOCK).enumerate() {
             let columns = (columns - first).min(blocks * BLOCK);
             let job = Job {
@@ -124,17 +122,25 @@ impl ByteProduct<'_> {
                 taps: self.taps,
                 quads,
                 weights: self.weights.lines.as_ptr().wrapping_add(panel * taps * quads * blocks),
-                places: [Place { a: 0, out: first, residual: first }; 2],
                 columns,
                 scale: self.scale[first..].as_ptr(),
                 bias: self.bias[first..].as_ptr(),
-                residual,
+                residual: match self.residual {
+                    None => Addend::None,
+                    Some(Residual::Floats(values)) => Addend::Floats(values.as_ptr().wrapping_add(first)),
+                    Some(Residual::Bytes(values)) => Addend::Bytes(values.as_ptr().wrapping_add(first)),
+                },
                 residual_pixel: self.residual_pixel,
                 residual_step: self.residual_step,
-                out: store,
+                out: match store {
+                    Store::Floats(values) => Store::Floats(values.wrapping_add(first)),
+                    Store::Bytes(values) => Store::Bytes(values.wrapping_add(first)),
+                },
                 out_pixel: self.out_pixel,
             };
-            tiles(path, columns.div_ceil(BLOCK), job, runs);
+            for groups in &all {
+                compute(path, columns.div_ceil(BLOCK), &job, groups);
+            }
         }
     }
 
@@ -159,44 +165,11 @@ impl ByteProduct<'_> {
     }
 }
 
-/// Cuts runs into groups of pixels, and computes them two by two where there are two of a size.
-fn tiles(path: Path, blocks: usize, job: Job<'_>, runs: &[Run]) {
-    let (alone, paired) = path.limits();
-    // At most one group of each size waits for a second one.
-    let mut waiting: [Option<Place>; 8] = [None; 8];
-    for run in runs.iter().filter(|run| run.count > 0) {
-        let parts = run.count.div_ceil(alone);
-        for part in 0..parts {
-            let (from, to) = (part * run.count / parts, (part + 1) * run.count / parts);
-            let [origin, _] = job.places;
-            let place = Place {
-                a: run.a + from * job.a_pixel,
-                out: origin.out + run.out + from * job.out_pixel,
-                residual: origin.residual + run.residual + from * job.residual_pixel,
-            };
-            let pixels = to - from;
-            if pixels > paired {
-                compute(path, (1, pixels, blocks), job, [place; 2]);
-            } else if let Some(first) = waiting[pixels].take() {
-                compute(path, (2, pixels, blocks), job, [first, place]);
-            } else {
-                waiting[pixels] = Some(place);
-            }
-        }
-    }
-    for (pixels, place) in waiting.into_iter().enumerate() {
-        if let Some(place) = place {
-            compute(path, (1, pixels, blocks), job, [place; 2]);
-        }
-    }
-}
-
 #[expect(unsafe_code, reason = "tiles take pointers")]
-fn compute(path: Path, shape: (usize, usize, usize), job: Job<'_>, places: [Place; 2]) {
-    let job = Job { places, ..job };
+fn compute(path: Path, blocks: usize, job: &Job<'_>, groups: &Groups) {
     // SAFETY: `ByteProduct::check` held the first and last pixel of every run, with every tap, quad and channel, to their slices, and the
     // places lie between them; the outputs are borrowed mutably by `write`, so they overlap nothing that is read.
-    unsafe { tile::run(path, shape, &job) }
+    unsafe { tile::run(path, (groups.count, groups.pixels, blocks), job, &groups.places) }
 }
 
 #[cfg(test)]

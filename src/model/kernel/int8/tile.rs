@@ -4,6 +4,7 @@
 //! How, `registers` knows.
 
 use super::super::Level;
+use super::super::runs::Place;
 #[cfg(target_arch = "x86_64")]
 use super::registers::{Pairs, Quads, WideQuads};
 use super::registers::{Plain, Registers};
@@ -82,14 +83,6 @@ impl Path {
     }
 }
 
-/// Where a group's first pixel is in each of the slices.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) a: usize,
-    pub(super) out: usize,
-    pub(super) residual: usize,
-}
-
 /// One tile: pointers instead of slices, since the bounds were checked for the whole product.
 #[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
@@ -99,7 +92,6 @@ pub(super) struct Job<'a> {
     pub(super) taps: &'a [usize],
     pub(super) quads: usize,
     pub(super) weights: *const Line,
-    pub(super) places: [Place; 2],
     /// Channels of the tile that exist, at most those of its registers.
     pub(super) columns: usize,
     /// One for each channel.
@@ -132,12 +124,12 @@ pub(super) enum Store {
 /// # Safety
 /// The pointers of `job` must be valid for everything that its sizes reach, outputs alone at their place.
 #[expect(unsafe_code, reason = "bounds are checked once a product, not once a tile")]
-pub(super) unsafe fn run(path: Path, shape: (usize, usize, usize), job: &Job<'_>) {
+pub(super) unsafe fn run(path: Path, shape: (usize, usize, usize), job: &Job<'_>, places: &[Place; 2]) {
     macro_rules! menu {
         ($tile:ident, $vectors:literal, $groups:literal, [$($pixels:literal)*]) => {
             match shape.1 {
                 // SAFETY: the caller's promise; the path proves that the CPU has the features.
-                $($pixels => unsafe { $tile::<$groups, $pixels, $vectors>(job) },)*
+                $($pixels => unsafe { $tile::<$groups, $pixels, $vectors>(job, places) },)*
                 _ => unreachable!("{shape:?} is not on the menu"),
             }
         };
@@ -164,41 +156,41 @@ pub(super) unsafe fn run(path: Path, shape: (usize, usize, usize), job: &Job<'_>
 }
 
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn portable<const G: usize, const P: usize, const V: usize>(job: &Job<'_>) {
+unsafe fn portable<const G: usize, const P: usize, const V: usize>(job: &Job<'_>, places: &[Place; 2]) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Plain, G, P, V>(job) }
+    unsafe { tile::<Plain, G, P, V>(job, places) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn avx2<const G: usize, const P: usize, const V: usize>(job: &Job<'_>) {
+unsafe fn avx2<const G: usize, const P: usize, const V: usize>(job: &Job<'_>, places: &[Place; 2]) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Pairs, G, P, V>(job) }
+    unsafe { tile::<Pairs, G, P, V>(job, places) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,avxvnni")]
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn avx_vnni<const G: usize, const P: usize, const V: usize>(job: &Job<'_>) {
+unsafe fn avx_vnni<const G: usize, const P: usize, const V: usize>(job: &Job<'_>, places: &[Place; 2]) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<Quads, G, P, V>(job) }
+    unsafe { tile::<Quads, G, P, V>(job, places) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn avx512_vnni<const G: usize, const P: usize, const V: usize>(job: &Job<'_>) {
+unsafe fn avx512_vnni<const G: usize, const P: usize, const V: usize>(job: &Job<'_>, places: &[Place; 2]) {
     // SAFETY: the caller's promise.
-    unsafe { tile::<WideQuads, G, P, V>(job) }
+    unsafe { tile::<WideQuads, G, P, V>(job, places) }
 }
 
 #[inline(always)]
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn tile<R: Registers, const G: usize, const P: usize, const V: usize>(job: &Job<'_>) {
+unsafe fn tile<R: Registers, const G: usize, const P: usize, const V: usize>(job: &Job<'_>, places: &[Place; 2]) {
     // SAFETY: the caller's promise for the job, and `R`'s features.
     unsafe {
-        let sums = sums::<R, G, P, V>(job);
+        let sums = sums::<R, G, P, V>(job, places);
         for v in 0..V {
             let first = v * R::LANES;
             if first >= job.columns {
@@ -207,8 +199,8 @@ unsafe fn tile<R: Registers, const G: usize, const P: usize, const V: usize>(job
             let channels = R::channels(job, first);
             for g in 0..G {
                 for p in 0..P {
-                    let out = job.places[g].out + p * job.out_pixel + first;
-                    let residual = job.places[g].residual + p * job.residual_pixel + first;
+                    let out = places[g].out + p * job.out_pixel + first;
+                    let residual = places[g].residual + p * job.residual_pixel + first;
                     R::finish(job, channels, out, residual, sums[g][p][v]);
                 }
             }
@@ -220,7 +212,10 @@ type Tile<R, const G: usize, const P: usize, const V: usize> = [[[<R as Register
 
 #[inline(always)]
 #[expect(unsafe_code, reason = "see `run`")]
-unsafe fn sums<R: Registers, const G: usize, const P: usize, const V: usize>(job: &Job<'_>) -> Tile<R, G, P, V> {
+unsafe fn sums<R: Registers, const G: usize, const P: usize, const V: usize>(
+    job: &Job<'_>,
+    places: &[Place; 2],
+) -> Tile<R, G, P, V> {
     // A path's panel is as wide as its widest tile.
     let lines = if R::LANES == BLOCK { 2 } else { 1 };
     // SAFETY: the caller promised that every tap, quad and pixel lies in `a`, and every quad in `weights`.
@@ -228,18 +223,11 @@ unsafe fn sums<R: Registers, const G: usize, const P: usize, const V: usize>(job
         let mut sums = [[[R::zero(); V]; P]; G];
         let mut weights = job.weights;
         for tap in job.taps {
-            let mut a = job.places.map(|place| job.a.wrapping_add(place.a + tap));
-            let mut left = job.quads;
-            // Two quads a turn, as in `tile`.
-            while left >= 2 {
+            let mut a = places.map(|place| job.a.wrapping_add(place.a + tap));
+            // One quad a turn, as in `tile`.
+            for _ in 0..job.quads {
                 step::<R, G, P, V>(&mut sums, a, job.a_pixel, weights);
-                step::<R, G, P, V>(&mut sums, a.map(|a| a.wrapping_add(QUAD)), job.a_pixel, weights.add(lines));
-                a = a.map(|a| a.wrapping_add(2 * QUAD));
-                weights = weights.add(2 * lines);
-                left -= 2;
-            }
-            if left > 0 {
-                step::<R, G, P, V>(&mut sums, a, job.a_pixel, weights);
+                a = a.map(|a| a.wrapping_add(QUAD));
                 weights = weights.add(lines);
             }
         }
