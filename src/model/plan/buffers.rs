@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::TOGETHER;
 use super::step::{Kind, Step};
 use crate::model::kernel::{ByteConvolution, Map};
 
@@ -34,10 +33,10 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub(super) fn new(steps: &[Step], maps: &[Map]) -> Self {
+    pub(super) fn new(steps: &[Step], maps: &[Map], most: usize) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         for (at, step) in steps.iter().enumerate() {
-            let together = together(step, &maps[step.input], &maps[at + 1]);
+            let together = together(step, &maps[step.input], &maps[at + 1], most);
             match groups.last_mut() {
                 Some(group) if group.together == together => group.steps.end = at + 1,
                 _ => groups.push(Group { steps: at..at + 1, together }),
@@ -66,10 +65,10 @@ impl Order {
 
 /// Pictures that a layer is best given at once: so few that they stay in the caches, so many that weights are about a quarter of what it
 /// touches, or half where they are bytes, which last longer. Powers of two, so that the groups of one layer are whole groups of the next.
-fn together(step: &Step, from: &Map, to: &Map) -> usize {
+fn together(step: &Step, from: &Map, to: &Map, most: usize) -> usize {
     let pictures = from.len() * step.work.reads().size() + to.len() * step.work.kind().size();
     let share = if step.work.reads() == Kind::Bytes { 1 } else { 3 };
-    (share * step.work.weight_bytes() / pictures.max(1)).clamp(1, TOGETHER).next_power_of_two()
+    (share * step.work.weight_bytes() / pictures.max(1)).clamp(1, most).next_power_of_two()
 }
 
 impl Buffers {

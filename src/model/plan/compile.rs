@@ -8,6 +8,10 @@ use super::step::{Kind, Step, Work};
 use crate::model::graph::{ConvLayer, Graph, Op};
 use crate::model::kernel::{ByteConvolution, ByteWeights, Convolution, Level};
 
+/// The most pictures that go through a layer together. Weights of bytes are soon read, and values of few pictures stay in the cache.
+const TOGETHER_IN_FLOATS: usize = 8;
+const TOGETHER_IN_BYTES: usize = 4;
+
 impl Plan {
     /// Packs the weights of `graph` for this CPU.
     ///
@@ -26,7 +30,7 @@ impl Plan {
             Op::Conv(conv) => Some(conv.shape.channels),
             _ => None,
         });
-        let mut plan = Self::empty(level, channels.unwrap_or(0));
+        let mut plan = Self::empty(level, TOGETHER_IN_FLOATS, channels.unwrap_or(0));
         let mut sizes = vec![Some([size[0], size[1], plan.channels])];
         for layer in &graph.layers {
             let output = sizes[layer.input].and_then(|size| layer.op.output(size));
@@ -44,7 +48,7 @@ impl Plan {
 
     pub(super) fn in_bytes_at_level(graph: &ByteGraph, size: [usize; 2], level: Level) -> Self {
         let stem = &graph.stem;
-        let mut plan = Self::empty(level, stem.shape.channels);
+        let mut plan = Self::empty(level, TOGETHER_IN_BYTES, stem.shape.channels);
         let outputs = stem.shape.output(size[0], size[1]).map_or(0, |[height, width]| height * width);
         plan.push(0, None, stem.shape.padding, Work::Stem(floats(level, stem, outputs), 1.0 / graph.steps[1]));
         for (index, layer) in graph.layers.iter().enumerate() {
@@ -58,8 +62,8 @@ impl Plan {
         plan
     }
 
-    fn empty(level: Level, channels: usize) -> Self {
-        Self { level, steps: Vec::new(), channels, borders: vec![0], spare: Mutex::new(Vec::new()) }
+    fn empty(level: Level, together: usize, channels: usize) -> Self {
+        Self { level, together, steps: Vec::new(), channels, borders: vec![0], spare: Mutex::new(Vec::new()) }
     }
 
     fn push(&mut self, input: usize, residual: Option<usize>, padding: usize, work: Work) {

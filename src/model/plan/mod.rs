@@ -23,13 +23,12 @@ use step::{Step, Surroundings, Work};
 use super::kernel::{Level, Map, Shape};
 use crate::{Error, Result};
 
-/// The most pictures that go through a layer together: weights are read once for all of them.
-const TOGETHER: usize = 4;
-
 /// A network, ready to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     level: Level,
+    /// The most pictures that go through a layer together: weights are read once for all of them.
+    together: usize,
     steps: Vec<Step>,
     /// Channels of the input.
     channels: usize,
@@ -92,7 +91,7 @@ impl Plan {
         let mut out = vec![0.0; count * out_each];
         // Fewer together where there would not be work for every thread otherwise.
         let workers = if threads == Threads::All { rayon::current_num_threads() } else { 1 };
-        let together = count.div_ceil(workers).clamp(1, TOGETHER);
+        let together = count.div_ceil(workers).clamp(1, self.together);
         let each = (height * width * channels).max(1);
         let split = if count < workers { threads } else { Threads::One };
         let part = |(x, out): (&[f32], &mut [f32])| self.run_part(&maps, x, out, split, |_| ());
@@ -116,7 +115,7 @@ impl Plan {
         let mut seconds = vec![0.0; self.steps.len()];
         let last = maps[maps.len() - 1];
         let each = (x.len() / shape[0].max(1)).max(1);
-        for x in x.chunks(each * TOGETHER) {
+        for x in x.chunks(each * self.together) {
             let mut out = vec![0.0; x.len() / each * last.height * last.width * last.channels];
             self.run_part(&maps, x, &mut out, Threads::One, |done| seconds[done.step] += done.seconds);
         }
@@ -164,7 +163,7 @@ impl Plan {
     fn watch(&self, x: &[f32], shape: [usize; 4], mut seen: impl FnMut(usize, &[f32])) -> Result<()> {
         let maps = self.maps(x, shape)?;
         let each = (x.len() / shape[0].max(1)).max(1);
-        for x in x.chunks(each * TOGETHER) {
+        for x in x.chunks(each * self.together) {
             self.run_part(&maps, x, &mut [], Threads::One, |done| {
                 if let Value::Floats(values) = done.value {
                     seen(done.step + 1, &values[done.own]);
@@ -178,7 +177,7 @@ impl Plan {
     fn run_part(&self, maps: &[Map], x: &[f32], out: &mut [f32], threads: Threads, mut seen: impl FnMut(Done<'_>)) {
         let each = maps[0].height * maps[0].width * maps[0].channels;
         let count = x.len() / each.max(1);
-        let order = Order::new(&self.steps, maps);
+        let order = Order::new(&self.steps, maps, self.together);
         let mut buffers = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
         buffers.lay_out(&self.steps, &order, maps, count);
         for group in &order.groups {
