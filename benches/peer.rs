@@ -24,7 +24,7 @@ use vultus::model::network::input;
 use vultus::model::weights::{TrainedEmbedder, Weights};
 use vultus::model::{Compute, Embed, Precision};
 use vultus::photo::Limits;
-use vultus::training::{Options, Trainer};
+use vultus::training::{Recipe, Stage, Trainer};
 use vultus::{Crop, Photo, Recognizer};
 
 /// Candidates that the detector shows to a net at once.
@@ -271,9 +271,11 @@ fn net(question: &Question<'_>, mtcnn: &Mtcnn, net: MtcnnNet) -> anyhow::Result<
 /// The learning rate is next to nothing, so that the same triplets are mined in every step; an update costs the same.
 fn train_begin(question: &Question<'_>, training: &mut Option<Training>) -> anyhow::Result<String> {
     let batch: usize = question.get("batch")?;
-    let options = Options { learning_rate: 1e-9, precision: question.precision()?, ..Options::default() };
-    let (side, margin) = (options.network.input_side, options.margin);
-    let trainer = Trainer::on(options, question.device()?.device()?)?;
+    let stage = Stage { learning_rate: 1e-9, ..Stage::default() };
+    let margin = stage.triplets.and_then(|triplets| triplets.margin).context("triplets with a margin")?;
+    let recipe = Recipe { precision: question.precision()?, ..Recipe::from(stage) };
+    let side = recipe.network.input_side;
+    let trainer = Trainer::new(recipe, Vec::new(), question.device()?.device()?)?;
     trainer.save(&question.get::<PathBuf>("checkpoint")?)?;
     let crops = noise(batch)?;
     question.put(&input(&crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?;

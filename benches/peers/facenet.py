@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-# NetworkConfig::default() and Options::default() of the library; the learning rate is what `train-begin` sets.
+# NetworkConfig::default() and Stage::default() of the library; the learning rate is what `train-begin` sets.
 STEM, STAGES = 32, [(64, 2), (128, 2), (192, 2)]
 WEIGHT_DECAY, LEARNING_RATE = 5e-4, 1e-9
 
@@ -88,7 +88,7 @@ def semi_hard(distances, labels, margin):
 
 
 def adamw(net):
-    """The optimiser of `Options::default()`, with the learning rate that `train-begin` sets."""
+    """The optimiser of `Stage::default()`, with the learning rate that `train-begin` sets."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]

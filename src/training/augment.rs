@@ -1,15 +1,19 @@
 //! The same face, seen a little differently: what a crop may go through before it is trained on.
 
+use std::ops::Range;
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::data::template;
+use crate::photo::Limits;
 use crate::photo::sample::{Similarity, warp};
-use crate::{Crop, Photo, Result};
+use crate::{Crop, Error, Photo, Result};
 
 /// How far a crop may be changed. Every draw comes from the generator that is passed in.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
     /// Chance of a mirror image.
     pub flip: f32,
@@ -25,18 +29,51 @@ pub struct Augmentation {
     pub grey: f32,
     /// Chance of a crop from fewer pixels.
     pub blur: f32,
+    /// Chance of a crop that was compressed to a JPEG of some quality.
+    pub jpeg: f32,
+    /// Chance of a rectangle without a face: "random erasing", Zhong et al. 2020 (arXiv:1708.04896).
+    pub erase: f32,
 }
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { flip: 0.5, shift_px: 4.0, scale: 0.06, turn: 5.0, color: 0.25, grey: 0.05, blur: 0.2 }
+        Self {
+            flip: 0.5,
+            shift_px: 4.0,
+            scale: 0.06,
+            turn: 5.0,
+            color: 0.25,
+            grey: 0.05,
+            blur: 0.2,
+            jpeg: 0.1,
+            erase: 0.1,
+        }
     }
 }
 
 /// Pixels on a side that a blurred crop is made from.
-const BLURRED_SIDES: std::ops::Range<usize> = 28..72;
+const BLURRED_SIDES: Range<usize> = 28..72;
+
+/// Qualities of compressed crops.
+const QUALITIES: Range<u8> = 10..80;
+
+/// Sides of erased rectangles, in pixels.
+const ERASED_SIDES: Range<usize> = 16..56;
 
 impl Augmentation {
+    pub(super) fn check(&self) -> Result<()> {
+        let chances = [("flip", self.flip), ("grey", self.grey), ("blur", self.blur)];
+        let files = [("jpeg", self.jpeg), ("erase", self.erase)];
+        let amounts = [("shift_px", self.shift_px, 56.0), ("scale", self.scale, 0.9), ("turn", self.turn, 180.0)];
+        let chances = chances.into_iter().chain(files).map(|(name, chance)| (name, chance, 1.0));
+        for (name, value, most) in chances.chain(amounts).chain([("color", self.color, 1.0)]) {
+            if !(0.0..=most).contains(&value) {
+                return Err(Error::argument(name, format!("{value}: expected 0 to {most}")));
+            }
+        }
+        Ok(())
+    }
+
     /// One changed crop.
     ///
     /// # Errors
@@ -54,8 +91,16 @@ impl Augmentation {
             false => warp(photo, &map, Crop::SIDE),
         };
         self.recolor(&mut pixels, rng);
+        if rng.random::<f32>() < self.jpeg {
+            let side = Crop::SIDE as u32;
+            let file = Photo::from_rgb(side, side, pixels)?.to_jpeg(rng.random_range(QUALITIES))?;
+            pixels = Photo::decode(&file, &Limits::default())?.pixels().to_vec();
+        }
         if rng.random::<f32>() < self.flip {
             mirror(&mut pixels);
+        }
+        if rng.random::<f32>() < self.erase {
+            erase(&mut pixels, rng);
         }
         Crop::from_rgb(pixels)
     }
@@ -91,6 +136,16 @@ impl Augmentation {
 fn zoom(map: &Similarity, factor: f32) -> Similarity {
     let corner = map.apply([(factor - 1.0) / 2.0, (factor - 1.0) / 2.0]);
     Similarity { scale: map.scale * factor, turn: map.turn * factor, origin: corner }
+}
+
+/// Puts one colour in a rectangle.
+fn erase(pixels: &mut [u8], rng: &mut ChaCha8Rng) {
+    let [width, height] = [rng.random_range(ERASED_SIDES), rng.random_range(ERASED_SIDES)];
+    let [left, top] = [rng.random_range(0..=Crop::SIDE - width), rng.random_range(0..=Crop::SIDE - height)];
+    let color: [u8; 3] = rng.random();
+    for row in pixels.chunks_exact_mut(Crop::SIDE * 3).skip(top).take(height) {
+        row[left * 3..(left + width) * 3].as_chunks_mut().0.fill(color);
+    }
 }
 
 fn mirror(pixels: &mut [u8]) {

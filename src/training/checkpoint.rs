@@ -3,6 +3,7 @@
 //! | tensor         | meaning                                                                                       |
 //! |----------------|-----------------------------------------------------------------------------------------------|
 //! | `weight.NAME`  | a variable or running statistic, `f32`                                                        |
+//! | `people`       | the directions of a softmax, a row a person, once there was one                               |
 //! | `SLOT.NAME`    | what the optimiser remembers of a variable: `momentum`; `first` and `second` moment; or `sum` |
 //! | `average.NAME` | the shadow of a variable or running statistic, in runs that average their weights             |
 //!
@@ -10,7 +11,7 @@
 //! crash leaves one of the two.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Tensor, Var};
 use safetensors::SafeTensors;
@@ -25,7 +26,7 @@ use crate::{Error, Result};
 pub(super) struct RunState {
     /// Steps taken.
     pub(super) step: u64,
-    /// The options that shape every step, as JSON text: numbers are compared as they were written.
+    /// What of the recipe shaped them, as JSON text: numbers are compared as they were written.
     pub(super) recipe: String,
 }
 
@@ -33,9 +34,11 @@ pub(super) struct RunState {
 pub(super) struct Tensors {
     /// Every tensor of the network, by name.
     pub(super) all: BTreeMap<String, Var>,
+    /// The directions of a softmax: a row a person.
+    pub(super) people: Option<Var>,
     /// What the optimiser remembers.
     pub(super) optimizer: State,
-    /// The averaged weights, in runs that have them.
+    /// The averaged weights, in stages that have them.
     pub(super) average: Option<Average>,
 }
 
@@ -45,6 +48,7 @@ pub(super) fn save(path: &Path, state: &RunState, run: &Tensors) -> Result<()> {
     for (name, var) in &run.all {
         tensors.insert(format!("weight.{name}"), var.as_tensor().clone());
     }
+    tensors.extend(run.people.iter().map(|people| ("people".to_owned(), people.as_tensor().clone())));
     tensors.extend(run.optimizer.slots().map(|(name, tensor)| (name, tensor.clone())));
     if let Some(average) = &run.average {
         tensors.extend(average.shadow.iter().map(|(name, tensor)| (format!("average.{name}"), tensor.clone())));
@@ -53,40 +57,76 @@ pub(super) fn save(path: &Path, state: &RunState, run: &Tensors) -> Result<()> {
     crate::model::weights::write_tensors(path, &tensors, HashMap::from([("run".to_owned(), run)]))
 }
 
-/// Reads a state back; returns the steps taken.
-///
-/// # Errors
-/// `Weights` when the file is damaged or of another recipe.
-pub(super) fn load(path: &Path, recipe: &str, run: &mut Tensors) -> Result<u64> {
-    let wrong = |what: String| Error::Weights { path: path.to_owned(), what };
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| wrong(format!("not a checkpoint: {error}")))?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| wrong(format!("not a checkpoint: {error}")))?;
-    let state = header.metadata().as_ref().and_then(|all| all.get("run"));
-    let state: RunState = state
-        .and_then(|state| serde_json::from_str(state).ok())
-        .ok_or_else(|| wrong("not a checkpoint of a training run, or of another release".into()))?;
-    if state.recipe != recipe {
-        let what = format!("the checkpoint was made by another recipe; expected {recipe}, found {}", state.recipe);
-        return Err(wrong(what));
+/// A checkpoint as it was read.
+pub(super) struct Stored {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    state: RunState,
+}
+
+impl Stored {
+    /// # Errors
+    /// `Io`; `Weights` when the file is no checkpoint.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let damaged = |error| wrong(path, format!("not a checkpoint: {error}"));
+        SafeTensors::deserialize(&bytes).map_err(damaged)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+        let state = header.metadata().as_ref().and_then(|all| all.get("run"));
+        let state = state
+            .and_then(|state| serde_json::from_str(state).ok())
+            .ok_or_else(|| wrong(path, "not a checkpoint of a training run, or of another release".into()))?;
+        Ok(Self { path: path.to_owned(), bytes, state })
     }
-    let read = |name: String, like: &Tensor| -> Result<Tensor> {
-        let view = tensors.tensor(&name).map_err(|_| wrong(format!("tensor {name} is missing")))?;
-        let tensor = crate::model::weights::tensor(&view, like.device())?;
-        if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
-            return Err(wrong(format!("tensor {name}: expected {:?}, found {:?}", like.shape(), tensor.shape())));
+
+    pub(super) fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    /// Whether its steps were those of this recipe.
+    ///
+    /// # Errors
+    /// `Weights` if not.
+    pub(super) fn check(&self, recipe: &str) -> Result<()> {
+        if self.state.recipe == recipe {
+            return Ok(());
         }
-        Ok(tensor)
-    };
-    for (name, var) in &run.all {
-        var.set(&read(format!("weight.{name}"), var)?)?;
+        let found = &self.state.recipe;
+        let what = format!("the checkpoint was made by another recipe; expected {recipe}, found {found}");
+        Err(wrong(&self.path, what))
     }
-    for (name, slot) in run.optimizer.slots_mut() {
-        *slot = read(name, slot)?;
+
+    /// Fills the tensors of a run.
+    ///
+    /// # Errors
+    /// `Weights` when one is missing or has another shape.
+    pub(super) fn load(&self, run: &mut Tensors) -> Result<()> {
+        let wrong = |what: String| wrong(&self.path, what);
+        let tensors = SafeTensors::deserialize(&self.bytes).map_err(|error| wrong(error.to_string()))?;
+        let read = |name: String, like: &Tensor| -> Result<Tensor> {
+            let view = tensors.tensor(&name).map_err(|_| wrong(format!("tensor {name} is missing")))?;
+            let tensor = crate::model::weights::tensor(&view, like.device())?;
+            if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
+                return Err(wrong(format!("tensor {name}: expected {:?}, found {:?}", like.shape(), tensor.shape())));
+            }
+            Ok(tensor)
+        };
+        for (name, var) in &run.all {
+            var.set(&read(format!("weight.{name}"), var)?)?;
+        }
+        if let Some(people) = &run.people {
+            people.set(&read("people".to_owned(), people)?)?;
+        }
+        for (name, slot) in run.optimizer.slots_mut() {
+            *slot = read(name, slot)?;
+        }
+        for (name, shadow) in run.average.iter_mut().flat_map(|average| &mut average.shadow) {
+            *shadow = read(format!("average.{name}"), shadow)?;
+        }
+        Ok(())
     }
-    for (name, shadow) in run.average.iter_mut().flat_map(|average| &mut average.shadow) {
-        *shadow = read(format!("average.{name}"), shadow)?;
-    }
-    Ok(state.step)
+}
+
+fn wrong(path: &Path, what: String) -> Error {
+    Error::Weights { path: path.to_owned(), what }
 }

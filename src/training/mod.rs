@@ -8,13 +8,15 @@ mod checkpoint;
 pub mod data;
 pub mod loss;
 mod optimizer;
-mod options;
 mod pipeline;
+pub mod recipe;
 mod run;
 pub mod sampler;
+mod trainer;
 
 pub use crate::model::Precision;
 pub use optimizer::Optimizer;
 pub use optimizer::schedule::{Schedule, Span};
-pub use options::Options;
-pub use run::{Observer, Outcome, Output, Report, Trainer, calibrate, train};
+pub use recipe::{Recipe, Softmax, Stage, Triplets};
+pub use run::{Observer, Output, Report, calibrate, sources, train};
+pub use trainer::{Outcome, Trainer};

@@ -1,12 +1,13 @@
 //! Training and embedding on an NVIDIA GPU beside the CPU; skipped, and said so, where there is none.
 
+use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus::Crop;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::model::weights::{TrainedEmbedder, Weights};
 use vultus::model::{Compute, Embed, Precision};
-use vultus::training::{Options, Trainer};
+use vultus::training::{Recipe, Softmax, Stage, Trainer, Triplets};
 
 const LABELS: [usize; 12] = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3];
 
@@ -28,20 +29,21 @@ fn a_step_on_a_gpu_is_the_step_of_the_cpu_but_for_rounding() {
         Err(error) => return eprintln!("skipped: no GPU ({error})"),
     };
     let stages = [64, 128].map(|channels| StageConfig { channels, blocks: 2 }).to_vec();
-    let network = NetworkConfig { input_side: 28, stem: 32, stages };
+    let network = NetworkConfig { input_side: 28, stem: 32, neck: Some(16), stages };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.checkpoint");
     for (precision, share) in [(Precision::F32, 0.02), (Precision::Bf16, 0.1)] {
-        let options = || Options {
-            network: network.clone(),
-            margin: 2.0,
+        let stage = Stage {
+            softmax: Some(Softmax { scale: 16.0, margin: 0.2, ramp: 0, weight: 0.1 }),
+            triplets: Some(Triplets { margin: Some(2.0), ..Stage::default().triplets.unwrap() }),
             learning_rate: 1e-4,
             ema: Some(0.9),
             clip: Some(1.0),
-            precision,
-            ..Options::default()
+            ..Stage::default()
         };
-        let (mut cpu, mut gpu) = (Trainer::new(options()).unwrap(), Trainer::on(options(), device.clone()).unwrap());
+        let recipe = Recipe { network: network.clone(), precision, ..Recipe::from(stage) };
+        let trainer = |device: &Device| Trainer::new(recipe.clone(), vec![0..2, 2..4], device.clone()).unwrap();
+        let (mut cpu, mut gpu) = (trainer(&Device::Cpu), trainer(&device));
         let digest = |trainer: &Trainer| trainer.weights().unwrap().digest().to_owned();
         assert_eq!(digest(&cpu), digest(&gpu), "the first weights");
         let crops = crops(LABELS.len());
@@ -56,10 +58,10 @@ fn a_step_on_a_gpu_is_the_step_of_the_cpu_but_for_rounding() {
         }
         // What a GPU has written goes on anywhere.
         gpu.save(&path).unwrap();
-        let mut back = Trainer::new(options()).unwrap();
+        let mut back = trainer(&Device::Cpu);
         back.resume(&path).unwrap();
         assert_eq!((back.step(), digest(&back)), (3, digest(&gpu)));
-        let mut again = Trainer::on(options(), device.clone()).unwrap();
+        let mut again = trainer(&device);
         again.resume(&path).unwrap();
         assert_eq!(digest(&again), digest(&gpu));
         again.train_on(&crops, &LABELS).unwrap();

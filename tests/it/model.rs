@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use vultus::model::network::{NetworkConfig, StageConfig};
 use vultus::model::weights::{TrainedEmbedder, Weights};
 use vultus::model::{Embed, Precision};
-use vultus::training::{Options, Trainer};
+use vultus::training::{Recipe, Stage, Trainer};
 use vultus::{Calibration, Crop, Embedding, Recognizer};
 
 fn crops() -> Vec<Crop> {
@@ -18,8 +18,10 @@ fn crops() -> Vec<Crop> {
 
 /// A small network whose running statistics have moved away from their start.
 fn weights() -> Weights {
-    let network = NetworkConfig { input_side: 14, stem: 4, stages: vec![StageConfig { channels: 6, blocks: 2 }] };
-    let mut trainer = Trainer::new(Options { network, ..Options::default() }).unwrap();
+    let network =
+        NetworkConfig { input_side: 14, stem: 4, neck: Some(5), stages: vec![StageConfig { channels: 6, blocks: 2 }] };
+    let recipe = Recipe { network, ..Recipe::from(Stage::default()) };
+    let mut trainer = Trainer::new(recipe, Vec::new(), Device::Cpu).unwrap();
     for _ in 0..3 {
         trainer.train_on(&crops()[..6], &[0, 0, 1, 1, 2, 2]).unwrap();
     }
@@ -103,8 +105,8 @@ fn numbers_that_cannot_be_computed_in_are_an_error_with_a_way_out() {
     };
     assert!(message(weights(), Precision::Int8).contains("`vultus quantise` measures them"));
     assert!(message(weights(), Precision::Bf16).contains("embeds in int8 or f32"));
-    let options = Options { precision: Precision::Int8, ..Options::default() };
-    assert!(options.check().unwrap_err().to_string().contains("expected f32 or bf16"));
+    let recipe = Recipe { precision: Precision::Int8, ..Recipe::from(Stage::default()) };
+    assert!(recipe.check().unwrap_err().to_string().contains("expected f32 or bf16"));
 }
 
 #[test]

@@ -69,6 +69,40 @@ fn squares(folder: &TempDir, name: &str, shade: u8) {
     }
 }
 
+/// Two stages of everything that a recipe can say, on people of one source.
+const RECIPE: &str = r#"
+seed = 3
+source_letters = 1
+
+[network]
+input_side = 14
+stem = 8
+neck = 6
+stages = [{ channels = 16, blocks = 1 }]
+
+[[stage]]
+name = "people"
+steps = 3
+input_side = 28
+batch = { people = 5, crops = 1, from = "all-sources", balance = 0.5 }
+softmax = { scale = 16.0, margin = 0.2, ramp = 2 }
+optimizer = { sgd = { momentum = 0.8, nesterov = true } }
+learning_rate = 0.01
+schedule = { step = { every = 2, factor = 0.5 } }
+warm_up = 2
+weight_decay = 1e-4
+clip = 1.0
+ema = 0.9
+augmentation = { flip = 0.5, jpeg = 0.5, erase = 0.5 }
+
+[[stage]]
+name = "triplets"
+steps = 2
+batch = { people = 3, crops = 4 }
+triplets = { mining = "hard" }
+learning_rate = 1e-3
+"#;
+
 #[test]
 fn a_network_is_trained_put_in_bytes_and_used() {
     let folder = folder();
@@ -79,21 +113,8 @@ fn a_network_is_trained_put_in_bytes_and_used() {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
     };
     let data = ["--data", "data", "--held-out", "held-out"];
-    let network = ["--input-side", "14", "--stem", "8", "--stages", "16x1", "--people", "3", "--steps", "5"];
-    let rule = [
-        "--optimizer",
-        "sgd",
-        "--momentum",
-        "0.8",
-        "--nesterov",
-        "--clip",
-        "1",
-        "--ema",
-        "0.9",
-        "--schedule",
-        "step:2:0.5",
-    ];
-    let train = [&["train", "--out", "w.safetensors", "--warm-up", "2"], &data[..], &network, &rule].concat();
+    write(&folder, "tiny.toml", RECIPE);
+    let train = [&["train", "tiny.toml", "--out", "w.safetensors"], &data[..]].concat();
     done(&train);
     let digest = || Weights::read(&folder.path().join("w.safetensors")).unwrap().digest().to_owned();
     let first = digest();
@@ -113,6 +134,17 @@ fn a_network_is_trained_put_in_bytes_and_used() {
     assert!(code == Some(2) && message.contains("`vultus quantise` measures them"), "{message}");
     done(&[&["quantise", "--weights", "w.safetensors", "--out", "q.safetensors"], &data[..]].concat());
     assert_eq!(verify("q.safetensors").0, Some(0));
-    let refused = vultus(&folder, &[&train[..], &precision].concat()).output().unwrap();
-    assert!(stderr(&refused).contains("expected f32 or bf16"), "{}", stderr(&refused));
+    let refused = |arguments: &[&str]| {
+        let output = vultus(&folder, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        stderr(&output)
+    };
+    let message = refused(&[&train[..], &precision].concat());
+    assert!(message.contains("expected f32 or bf16"), "{message}");
+    write(&folder, "tiny.toml", RECIPE.replace("seed = 3", "seed = 4"));
+    let message = refused(&train);
+    assert!(message.contains("another recipe"), "{message}");
+    write(&folder, "tiny.toml", RECIPE.replace("clip", "shorten"));
+    let message = refused(&train);
+    assert!(message.contains("tiny.toml") && message.contains("shorten"), "{message}");
 }

@@ -26,6 +26,10 @@ pub struct NetworkConfig {
     pub input_side: usize,
     /// Channels of the first convolution (3x3, stride 2).
     pub stem: usize,
+    /// Channels of the 1x1 convolution between the last stage and the head, if there is one: the head's weights are most of a network
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neck: Option<usize>,
     /// Stages of residual blocks; the first block of each halves height and width.
     pub stages: Vec<StageConfig>,
 }
@@ -43,7 +47,7 @@ impl Default for NetworkConfig {
     /// The first model: 56x56 input, 70 million multiplications a crop.
     fn default() -> Self {
         let stage = |channels| StageConfig { channels, blocks: 2 };
-        Self { input_side: 56, stem: 32, stages: vec![stage(64), stage(128), stage(192)] }
+        Self { input_side: 56, stem: 32, neck: None, stages: vec![stage(64), stage(128), stage(192)] }
     }
 }
 
@@ -61,6 +65,9 @@ impl NetworkConfig {
         let channels = |c: usize| (1..=4096).contains(&c);
         if self.input_side < 14 || !Crop::SIDE.is_multiple_of(self.input_side) {
             bail!("input side {}: expected 112 or a whole fraction of it, at least 14", self.input_side);
+        }
+        if self.neck.is_some_and(|neck| !channels(neck)) {
+            bail!("expected a neck of 1 to 4096 channels");
         }
         if !channels(self.stem) || self.stages.is_empty() || self.stages.len() > 5 {
             bail!("expected a stem of 1 to 4096 channels and 1 to 5 stages");
@@ -82,6 +89,10 @@ impl NetworkConfig {
             sum += area * out * (10 * channels + 9 * out) + (stage.blocks as u64 - 1) * area * 18 * out * out;
             channels = out;
         }
+        if let Some(neck) = self.neck {
+            sum += side * side * channels * neck as u64;
+            channels = neck as u64;
+        }
         sum + side * side * channels * Embedding::DIMENSIONS as u64
     }
 }
@@ -91,6 +102,7 @@ impl NetworkConfig {
 pub struct FaceNet {
     stem: Unit,
     blocks: Vec<Block>,
+    neck: Option<Unit>,
     head: Unit,
 }
 
@@ -112,9 +124,12 @@ impl FaceNet {
                 channels = stage.channels;
             }
         }
+        let alone = ConvParams { activation: Activation::Relu, ..ConvParams::default() };
+        let neck = config.neck.map(|neck| Unit::new(&weights.pp("neck"), (1, channels, neck), alone)).transpose()?;
+        let channels = config.neck.unwrap_or(channels);
         let whole = ConvParams::default();
         let head = Unit::new(&weights.pp("head"), (config.final_side(), channels, Embedding::DIMENSIONS), whole)?;
-        Ok(Self { stem, blocks, head })
+        Ok(Self { stem, blocks, neck, head })
     }
 
     /// Pixels to embeddings, normalised by the running statistics.
@@ -128,6 +143,9 @@ impl FaceNet {
         let mut x = self.stem.forward(x, None)?;
         for block in &self.blocks {
             x = block.forward(&x)?;
+        }
+        if let Some(neck) = &self.neck {
+            x = neck.forward(&x, None)?;
         }
         unit_length(&self.head.forward(&x, None)?)
     }
@@ -145,10 +163,12 @@ impl FaceNet {
             let trace = block.train(blocks.last().map_or(&stem.out, |trace| trace.out()))?;
             blocks.push(trace);
         }
-        let head = self.head.train(blocks.last().map_or(&stem.out, |trace| trace.out()), None)?;
+        let body = blocks.last().map_or(&stem.out, |trace| trace.out());
+        let neck = self.neck.as_ref().map(|neck| neck.train(body, None)).transpose()?;
+        let head = self.head.train(neck.as_ref().map_or(body, |trace| &trace.out), None)?;
         let features = Var::from_tensor(&head.out)?;
         let embeddings = unit_length(features.as_tensor())?;
-        Ok(Pass { net: self, stem, blocks, head, features, embeddings })
+        Ok(Pass { net: self, stem, blocks, neck, head, features, embeddings })
     }
 
     /// The same function with batch normalisation multiplied into the weights: for embedding only.
@@ -157,7 +177,8 @@ impl FaceNet {
     /// Only if the tensors' types are unusable.
     pub fn folded(&self) -> Result<Self> {
         let blocks = self.blocks.iter().map(Block::folded).collect::<Result<_>>()?;
-        Ok(Self { stem: self.stem.folded()?, blocks, head: self.head.folded()? })
+        let neck = self.neck.as_ref().map(Unit::folded).transpose()?;
+        Ok(Self { stem: self.stem.folded()?, blocks, neck, head: self.head.folded()? })
     }
 
     /// A folded network with its numbers in another type: what it computes in.
@@ -170,7 +191,8 @@ impl FaceNet {
             Ok(Block { first: block.first.to_dtype(dtype)?, second: block.second.to_dtype(dtype)?, shortcut })
         };
         let blocks = self.blocks.iter().map(block).collect::<Result<_>>()?;
-        Ok(Self { stem: self.stem.to_dtype(dtype)?, blocks, head: self.head.to_dtype(dtype)? })
+        let neck = self.neck.as_ref().map(|unit| unit.to_dtype(dtype)).transpose()?;
+        Ok(Self { stem: self.stem.to_dtype(dtype)?, blocks, neck, head: self.head.to_dtype(dtype)? })
     }
 
     /// The same function up to the last normalisation to unit length, as layers with numbers: for embedding without candle, and
@@ -189,9 +211,39 @@ impl FaceNet {
             value = graph.push(value, block.first.layer(None, Activation::Relu)?);
             value = graph.push(value, block.second.layer(Some(shortcut), block.second.params.activation)?);
         }
+        if let Some(neck) = &self.neck {
+            value = graph.push(value, neck.layer(None, neck.params.activation)?);
+        }
         graph.push(value, self.head.layer(None, Activation::None)?);
         Ok(graph)
     }
+}
+
+/// The head's weights for another input side, by bilinear interpolation: what each place of the last map counts for, at the new map's places.
+///
+/// - `weight`: `(side, side, channels, 128)`; `shape`: the same with another side.
+///
+/// # Errors
+/// When other than the sides differ.
+pub(crate) fn resized(weight: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let (from, _, channels, out) = weight.dims4()?;
+    let [to, _, ..] = shape else { bail!("expected four sizes, found {shape:?}") };
+    if shape != [*to, *to, channels, out] {
+        bail!("{:?} can't be resized to {shape:?}", weight.dims());
+    }
+    // Row `i`: what each of the old places gives to the new place `i`; as many places more share as much less each.
+    let mut factors = vec![0.0f32; to * from];
+    for i in 0..*to {
+        let at = ((i as f32 + 0.5) * from as f32 / *to as f32 - 0.5).clamp(0.0, (from - 1) as f32);
+        let (low, share) = (at.floor() as usize, at.fract());
+        factors[i * from + low] += (1.0 - share) * from as f32 / *to as f32;
+        factors[i * from + (low + 1).min(from - 1)] += share * from as f32 / *to as f32;
+    }
+    let factors = Tensor::from_vec(factors, (*to, from), weight.device())?;
+    let rows = factors.matmul(&weight.reshape((from, from * channels * out))?)?.reshape((*to, from, channels * out))?;
+    let columns = rows.transpose(0, 1)?.contiguous()?.reshape((from, to * channels * out))?;
+    let both = factors.matmul(&columns)?.reshape((*to, *to, channels * out))?.transpose(0, 1)?.contiguous()?;
+    both.reshape(shape)
 }
 
 /// Rows scaled to unit length, as `f32` where they were `bf16`.
@@ -210,6 +262,7 @@ pub struct Pass<'a> {
     net: &'a FaceNet,
     stem: Trace,
     blocks: Vec<BlockTrace>,
+    neck: Option<Trace>,
     head: Trace,
     /// What the embeddings were scaled from: where candle's gradients end.
     features: Var,
@@ -230,6 +283,9 @@ impl Pass<'_> {
         let mut grads = loss.backward()?;
         let Some(grad) = grads.remove(&self.features) else { bail!("the loss does not depend on the embeddings") };
         let mut grad = self.net.head.backward(self.head, &grad, &mut grads)?.input;
+        if let (Some(neck), Some(trace)) = (&self.net.neck, self.neck) {
+            grad = neck.backward(trace, &grad, &mut grads)?.input;
+        }
         for (block, trace) in self.net.blocks.iter().zip(self.blocks).rev() {
             grad = block.backward(trace, &grad, &mut grads)?;
         }

@@ -9,16 +9,27 @@ use vultus::Crop;
 use vultus::model::network::{FaceNet, NetworkConfig, StageConfig};
 use vultus::training::augment::Augmentation;
 use vultus::training::data::{Identity, LabelledCrops};
-use vultus::training::loss::{Triplet, semi_hard, squared_distances, triplet_loss};
-use vultus::training::sampler::{BatchShape, Sampler};
-use vultus::training::{Options, Output, Trainer, calibrate, train};
+use vultus::training::loss::{Mining, Triplet, mine, squared_distances, triplet_loss};
+use vultus::training::sampler::{Batches, People, Sampler};
+use vultus::training::{Output, Recipe, Stage, Trainer, calibrate, train};
 
 mod pipeline;
 mod resume;
 
-fn tiny() -> Options {
-    let network = NetworkConfig { input_side: 14, stem: 4, stages: vec![StageConfig { channels: 6, blocks: 1 }] };
-    Options { network, people: 3, crops: 2, steps: 20, warm_up: 1, ..Options::default() }
+fn tiny() -> Stage {
+    let batch = Batches { people: 3, crops: 2, ..Batches::default() };
+    Stage { batch, steps: 20, warm_up: 1, ..Stage::default() }
+}
+
+/// Of a network that is trained in no time.
+fn recipe(stage: Stage) -> Recipe {
+    let stages = vec![StageConfig { channels: 6, blocks: 1 }];
+    Recipe { network: NetworkConfig { input_side: 14, stem: 4, neck: Some(5), stages }, ..Recipe::from(stage) }
+}
+
+/// On the CPU, without a softmax.
+fn trainer(stage: Stage) -> Trainer {
+    Trainer::new(recipe(stage), Vec::new(), Device::Cpu).unwrap()
 }
 
 fn random_crops(count: usize, seed: u64) -> Vec<Crop> {
@@ -48,40 +59,76 @@ fn data_folder() -> tempfile::TempDir {
 }
 
 /// Changes nothing.
-const PLAIN: Augmentation =
-    Augmentation { flip: 0.0, shift_px: 0.0, scale: 0.0, turn: 0.0, color: 0.0, grey: 0.0, blur: 0.0 };
+const PLAIN: Augmentation = Augmentation {
+    flip: 0.0,
+    shift_px: 0.0,
+    scale: 0.0,
+    turn: 0.0,
+    color: 0.0,
+    grey: 0.0,
+    blur: 0.0,
+    jpeg: 0.0,
+    erase: 0.0,
+};
 
 proptest! {
     #[test]
-    fn mining_takes_the_nearest_negative_that_satisfies_the_papers_inequality(
-        labels in prop::collection::vec(0usize..5, 2..24),
+    fn mining_takes_the_triplets_that_its_definition_says(
+        faces in prop::collection::vec((0usize..5, 0usize..2), 2..24),
         // Distances are twentieths below, so that a negative often lies exactly at the margin.
         margin in prop_oneof![0.01f32..1.0, (1u8..20).prop_map(|twentieths| f32::from(twentieths) / 20.0)],
         seed in any::<u64>(),
     ) {
-        let count = labels.len();
+        let count = faces.len();
+        let (labels, sources): (Vec<_>, Vec<_>) = faces.iter().map(|(label, source)| (10 * source + label, *source)).unzip();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         // Few distinct values, so that ties occur.
         let distances: Vec<f32> = (0..count * count).map(|_| rng.random_range(0..40u8).into()).map(|twentieths: f32| twentieths / 20.0).collect();
-        let mined = semi_hard(&distances, &labels, margin);
         let d = |a: usize, b: usize| distances[a * count + b];
-        let mut expected = Vec::new();
-        for anchor in 0..count {
-            for positive in (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]) {
-                let mut best: Option<usize> = None;
-                for negative in (0..count).filter(|n| labels[*n] != labels[anchor]) {
-                    let semi_hard =
-                        d(anchor, positive) < d(anchor, negative) && d(anchor, negative) < d(anchor, positive) + margin;
-                    if semi_hard && best.is_none_or(|best| d(anchor, negative) < d(anchor, best)) {
-                        best = Some(negative);
-                    }
+        // In plain loops: everybody else's faces of the same source that satisfy `wanted`, the nearest of them or all.
+        let negatives = |anchor: usize, wanted: &dyn Fn(usize) -> bool| {
+            (0..count).filter(|n| labels[*n] != labels[anchor] && sources[*n] == sources[anchor] && wanted(*n)).collect::<Vec<_>>()
+        };
+        let nearest = |anchor: usize, all: Vec<usize>| {
+            let mut best: Option<usize> = None;
+            for negative in all {
+                if best.is_none_or(|best| d(anchor, negative) < d(anchor, best)) {
+                    best = Some(negative);
                 }
-                expected.extend(best.map(|negative| (anchor, positive, d(anchor, negative))));
+            }
+            best
+        };
+        let (mut semi_hard, mut hard, mut all, mut every) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for anchor in 0..count {
+            let positives: Vec<_> = (0..count).filter(|p| *p != anchor && labels[*p] == labels[anchor]).collect();
+            let mut farthest: Option<usize> = None;
+            for positive in positives {
+                let within = |n: usize| d(anchor, positive) < d(anchor, n) && d(anchor, n) < d(anchor, positive) + margin;
+                semi_hard.extend(nearest(anchor, negatives(anchor, &within)).map(|n| (anchor, positive, d(anchor, n))));
+                let violating = |n: usize| d(anchor, positive) + margin > d(anchor, n);
+                all.extend(negatives(anchor, &violating).into_iter().map(|n| (anchor, positive, d(anchor, n))));
+                every.extend(negatives(anchor, &|_| true).into_iter().map(|n| (anchor, positive, d(anchor, n))));
+                if farthest.is_none_or(|far| d(anchor, positive) > d(anchor, far)) {
+                    farthest = Some(positive);
+                }
+            }
+            if let Some(positive) = farthest {
+                hard.extend(nearest(anchor, negatives(anchor, &|_| true)).map(|n| (anchor, positive, d(anchor, n))));
             }
         }
-        let found: Vec<_> = mined.iter().map(|t| (t.anchor, t.positive, d(t.anchor, t.negative))).collect();
-        prop_assert_eq!(found, expected);
-        prop_assert!(mined.iter().all(|t| labels[t.negative] != labels[t.anchor]));
+        for (mining, margin, expected) in [
+            (Mining::SemiHard, Some(margin), semi_hard),
+            (Mining::Hard, Some(margin), hard.clone()),
+            (Mining::Hard, None, hard),
+            (Mining::All, Some(margin), all),
+            (Mining::All, None, every),
+        ] {
+            let mined = mine(mining, &distances, &labels, &sources, margin);
+            let found: Vec<_> = mined.iter().map(|t| (t.anchor, t.positive, d(t.anchor, t.negative))).collect();
+            prop_assert_eq!(found, expected, "{:?}, margin {:?}", mining, margin);
+            let apart = |t: &Triplet| labels[t.negative] != labels[t.anchor] && sources[t.negative] == sources[t.anchor];
+            prop_assert!(mined.iter().all(apart));
+        }
     }
 }
 
@@ -93,15 +140,15 @@ fn the_loss_of_one_batch_is_what_a_hand_computes() {
     let distances = squared_distances(&embeddings).unwrap();
     let triplets = [Triplet { anchor: 0, positive: 1, negative: 2 }, Triplet { anchor: 0, positive: 2, negative: 1 }];
     // max(0, 1 - 2 + 0.2) = 0 and max(0, 2 - 1 + 0.2) = 1.2; their mean is 0.6.
-    let loss = triplet_loss(&distances, &triplets, 0.2).unwrap().to_scalar::<f32>().unwrap();
+    let loss = triplet_loss(&distances, &triplets, Some(0.2)).unwrap().to_scalar::<f32>().unwrap();
     assert!((loss - 0.6).abs() < 1e-6, "{loss}");
-    assert_eq!(triplet_loss(&distances, &[], 0.2).unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!(triplet_loss(&distances, &[], Some(0.2)).unwrap().to_scalar::<f32>().unwrap(), 0.0);
 }
 
 #[test]
 fn gradients_of_the_whole_network_agree_with_finite_differences() {
     let map = VarMap::new();
-    let config = tiny().network;
+    let config = recipe(tiny()).network;
     let net = FaceNet::new(&config, &VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu)).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let mut random = |shape: &[usize], scale: f64| {
@@ -121,7 +168,7 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
     let loss = || {
         let pass = net.train(&x).unwrap();
         let distances = squared_distances(pass.embeddings()).unwrap();
-        (triplet_loss(&distances, &triplets, 3.0).unwrap(), pass)
+        (triplet_loss(&distances, &triplets, Some(3.0)).unwrap(), pass)
     };
     let (first, pass) = loss();
     let grads = pass.backward(&first).unwrap();
@@ -148,19 +195,20 @@ fn one_seed_gives_one_run_and_training_brings_people_apart() {
     let folder = data_folder();
     let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
     let shifted = Augmentation { shift_px: 1.0, ..PLAIN };
-    let options =
-        Options { people: 6, crops: 4, steps: 60, warm_up: 3, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
+    let batch = Batches { people: 6, crops: 4, ..Batches::default() };
+    let stage = Stage { batch, steps: 60, warm_up: 3, learning_rate: 1e-2, augmentation: shifted, ..tiny() };
+    let recipe = recipe(stage.clone());
     let run = |name: &str, data_threads: usize| {
         let checkpoint = folder.path().join(name);
         let output =
             Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000, data_threads, device: Device::Cpu };
-        train(&options, &output, &data, None, &false.into(), &mut Silent).unwrap()
+        train(&recipe, &output, &data, None, &false.into(), &mut Silent).unwrap()
     };
     let (first, second) = (run("first.checkpoint", 1), run("second.checkpoint", 3));
     let weights = first.weights().unwrap();
     assert_eq!(weights.digest(), second.weights().unwrap().digest());
     let after = calibrate(&weights, &data, "here").unwrap();
-    let before = calibrate(&Trainer::new(options).unwrap().weights().unwrap(), &data, "here").unwrap();
+    let before = calibrate(&trainer(stage).weights().unwrap(), &data, "here").unwrap();
     let val = |calibration: &vultus::Calibration| calibration.points[0].val;
     assert!(val(&before) < 0.6, "places are not told apart by chance: {}", val(&before));
     assert!(val(&after) > 0.9, "places are told apart: {}", val(&after));
@@ -190,7 +238,7 @@ fn a_batch_holds_people_of_one_source_and_copes_with_few_crops() {
         person("b1", "b", 6..16),
         person("b2", "b", 16..18),
     ];
-    let sampler = Sampler::new(&people, BatchShape { people: 3, crops: 4 }).unwrap();
+    let sampler = Sampler::new(&people, Batches { people: 3, crops: 4, ..Batches::default() }).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..200 {
         let batch = sampler.draw(&mut rng);
@@ -204,7 +252,38 @@ fn a_batch_holds_people_of_one_source_and_copes_with_few_crops() {
             assert!(count >= 2, "a person with one crop has no positive");
         }
     }
-    assert!(Sampler::new(&people[..1], BatchShape { people: 3, crops: 4 }).is_err());
+    assert!(Sampler::new(&people[..1], Batches { people: 3, crops: 4, ..Batches::default() }).is_err());
+}
+
+#[test]
+fn people_are_drawn_in_proportion_to_a_power_of_their_crops() {
+    let person = |name: &str, crops: std::ops::Range<usize>| Identity {
+        name: name.into(),
+        source: name[..1].into(),
+        crops: crops.collect(),
+    };
+    let people = [person("a1", 0..1), person("a2", 1..17), person("b1", 17..21), person("b2", 21..25)];
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for (balance, expected) in [(0.0, [0.25; 4]), (0.5, [1.0, 4.0, 2.0, 2.0].map(|w| w / 9.0))] {
+        let batches = Batches { people: 2, crops: 1, from: People::AllSources, balance };
+        let sampler = Sampler::new(&people, batches).unwrap();
+        let mut firsts = [0.0; 4];
+        for _ in 0..4000 {
+            let batch = sampler.draw(&mut rng);
+            assert!(batch.len() == 2 && batch[0].identity != batch[1].identity, "{batch:?}");
+            // The order of a batch says nothing, so both count, and who is drawn first is not known: pairs are compared below.
+            batch.iter().for_each(|draw| firsts[draw.identity] += 1.0 / 4000.0);
+        }
+        // The chance to be one of two that are drawn one after the other.
+        for (at, found) in firsts.into_iter().enumerate() {
+            let second = (0..4)
+                .filter(|first| *first != at)
+                .map(|first| expected[first] * expected[at] / (1.0 - expected[first]));
+            let chance = expected[at] + second.sum::<f64>();
+            // Five standard deviations of 4,000 draws.
+            assert!((found - chance).abs() < 0.04, "balance {balance}, person {at}: {found} instead of {chance}");
+        }
+    }
 }
 
 #[test]
@@ -216,7 +295,7 @@ fn augmentation_of_nothing_is_the_plain_crop_and_draws_depend_on_the_generator_o
     let plain = data.crop(5).unwrap();
     let apart = |crop: &Crop| crop.pixels().iter().zip(plain.pixels()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(apart(&PLAIN.apply(&photo, &mut rng).unwrap()) <= 1, "rounding only");
-    let strong = Augmentation { blur: 1.0, ..Augmentation::default() };
+    let strong = Augmentation { blur: 1.0, jpeg: 1.0, erase: 1.0, ..Augmentation::default() };
     let one = strong.apply(&photo, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
     let two = strong.apply(&photo, &mut ChaCha8Rng::seed_from_u64(9)).unwrap();
     assert!(one == two);

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use vultus::Crop;
 use vultus::model::network::input;
 use vultus::training::data::LabelledCrops;
-use vultus::training::{Options, Output, train};
+use vultus::training::sampler::Batches;
+use vultus::training::{Output, Stage, train};
 
-use super::{Silent, data_folder, random_crops, tiny};
+use super::{Silent, data_folder, random_crops, recipe, tiny};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
@@ -46,12 +47,13 @@ fn a_crop_that_cannot_be_read_ends_the_run_with_its_name() {
     let folder = data_folder();
     std::fs::write(folder.path().join("aa3/9.jpg"), b"no picture").unwrap();
     let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
-    let options = Options { people: 6, crops: 4, ..tiny() };
+    let batch = Batches { people: 6, crops: 4, ..Batches::default() };
+    let recipe = recipe(Stage { batch, ..tiny() });
     for data_threads in [1, 2, 5] {
         let checkpoint = folder.path().join(format!("{data_threads}.checkpoint"));
         let output =
             Output { checkpoint, checkpoint_every: 100, evaluate_every: 100, data_threads, device: Device::Cpu };
-        let message = train(&options, &output, &data, None, &false.into(), &mut Silent).err().unwrap().to_string();
+        let message = train(&recipe, &output, &data, None, &false.into(), &mut Silent).err().unwrap().to_string();
         assert!(message.contains("aa3/9.jpg"), "{message}");
     }
 }
