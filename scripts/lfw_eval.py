@@ -4,7 +4,7 @@ Usage: lfw_eval.py EMB.npz PAIRS.txt
 EMB.npz: names = array of 'Name_0001' strings, emb = [N,D] float (any norm); failed faces: zero row.
 Reports 10-fold accuracy (best threshold of the other 9 folds), VAL@FAR=1e-3 (FaceNet's: threshold from 9 folds, applied to 10th),
 pooled TAR@FAR=1e-3/1e-2, EER, AUC. Similarity = cosine (== L2 on unit vectors).
-EMB.npz is what `vultus eval lfw --embeddings-out EMB.npz` writes; the two agree to 1e-6. Needs NumPy."""
+EMB.npz is what `vultus eval pairs --embeddings-out EMB.npz` writes; the two agree to 1e-6. Needs NumPy."""
 import sys, numpy as np
 def read_pairs(path):
     L=[l.rstrip('\n').split('\t') for l in open(path)]

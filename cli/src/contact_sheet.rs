@@ -100,7 +100,7 @@ impl Tile {
 }
 
 /// Text inside an element or a quoted attribute. Names and paths come from files: they may hold anything.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

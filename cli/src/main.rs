@@ -2,8 +2,10 @@
 
 mod commands;
 mod contact_sheet;
+mod metrics;
 mod output;
 mod pictures;
+mod plot;
 mod run_report;
 mod samples;
 mod threshold;

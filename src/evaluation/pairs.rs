@@ -1,6 +1,7 @@
-//! The pairs file of LFW's View 2: which photos are compared, in which fold, and whether they show one person.
+//! Pairs files: which photos are compared, in which fold, and whether they show one person.
 //!
-//! The first line holds the number of folds and of pairs of each kind in a fold, and each fold lists first its same
+//! Two forms are read. A table with the columns `a`, `b`, `same` and perhaps `fold`, separated by commas, names photos by their files; folders and
+//! extensions may be left out. And the file of LFW's View 2: the first line holds the number of folds and of pairs of each kind in a fold, and each fold lists first its same
 //! pairs, `NAME NUMBER NUMBER`, then its different pairs, `NAME NUMBER NAME NUMBER`, separated by tabs. Photos are named
 //! `NAME_0001`.
 //!
@@ -38,7 +39,35 @@ impl PairList {
     /// [`Error::Io`], and [`Error::Corrupt`] with the line that is not as it should be.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        Self::parse(&text).map_err(|what| Error::corrupt(path, what))
+        let table = text.lines().find(|line| !line.trim().is_empty()).is_some_and(|line| line.contains(','));
+        let list = if table { Self::parse_table(&text) } else { Self::parse(&text) };
+        list.map_err(|what| Error::corrupt(path, what))
+    }
+
+    fn parse_table(text: &str) -> Result<Self, String> {
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
+        let mut pairs = Vec::new();
+        for row in reader.deserialize::<Row>() {
+            let row = row.map_err(|error| error.to_string())?;
+            let same = match row.same.to_ascii_lowercase().as_str() {
+                "1" | "true" | "yes" => true,
+                "0" | "false" | "no" => false,
+                other => return Err(format!("pair {}: same: expected 1 or 0, found `{other}`", pairs.len() + 1)),
+            };
+            let photos = [row.a, row.b].map(|name| stem(&name).to_owned());
+            if photos.iter().any(String::is_empty) {
+                return Err(format!("pair {}: expected the names of two photos", pairs.len() + 1));
+            }
+            let fold = row.fold.unwrap_or(1).checked_sub(1).ok_or("folds are counted from 1, found 0")?;
+            pairs.push(Pair { photos, same, fold });
+        }
+        // A fold of a large number would stand for as many empty ones.
+        let folds = pairs.iter().map(|pair| pair.fold + 1).max().unwrap_or(0);
+        match folds {
+            0 => Err("a table without pairs".into()),
+            _ if folds > pairs.len() => Err(format!("fold {folds} of {} pairs", pairs.len())),
+            _ => Ok(Self { pairs, folds }),
+        }
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -79,6 +108,24 @@ impl PairList {
     }
 }
 
+/// A row of a table.
+#[derive(serde::Deserialize)]
+struct Row {
+    a: String,
+    b: String,
+    same: String,
+    fold: Option<usize>,
+}
+
+/// `lfw/Ana/Ana_0001.jpg` → `Ana_0001`.
+fn stem(name: &str) -> &str {
+    let file = name.rsplit(['/', '\\']).next().unwrap_or(name);
+    match file.rsplit_once('.') {
+        Some((stem, "jpg" | "jpeg" | "JPG" | "JPEG" | "png" | "PNG" | "webp")) => stem,
+        _ => file,
+    }
+}
+
 fn count(field: &str) -> Option<usize> {
     field.parse().ok().filter(|count| *count > 0)
 }
@@ -113,6 +160,30 @@ mod tests {
         assert_eq!(list.pairs[1], pair("Ana_0001", "Ben_0012", false, 0));
         assert_eq!(list.pairs[2], pair("Carl_0002", "Carl_0003", true, 1));
         assert_eq!(list.photos().len(), 5);
+    }
+
+    #[test]
+    fn a_table_names_photos_by_their_files() {
+        let pair = |a: &str, b: &str, same, fold| Pair { photos: [a.to_owned(), b.to_owned()], same, fold };
+        let list =
+            PairList::parse_table("a,b,same,fold\nx/Ana 1.jpg, Ana.2 ,1,1\nAna.2,\"Ben, 3.png\",no,2\n").unwrap();
+        assert_eq!(
+            (list.folds, list.pairs),
+            (2, vec![pair("Ana 1", "Ana.2", true, 0), pair("Ana.2", "Ben, 3", false, 1)])
+        );
+        assert_eq!(PairList::parse_table("same,b,a\n0,x,y").unwrap().pairs, [pair("y", "x", false, 0)]);
+        for (text, expected) in [
+            ("a,b\nx,y", "same"),
+            ("a,b,same", "without pairs"),
+            ("a,b,same\nx,y,maybe", "pair 1: same: expected 1 or 0, found `maybe`"),
+            ("a,b,same\nx,y", "2"),
+            ("a,b,same\nx,,1", "pair 1: expected the names"),
+            ("a,b,same,fold\nx,y,1,0", "counted from 1"),
+            ("a,b,same,fold\nx,y,1,99999999999", "fold 99999999999 of 1"),
+        ] {
+            let what = PairList::parse_table(text).unwrap_err();
+            assert!(what.contains(expected), "{text:?} gave {what}");
+        }
     }
 
     #[test]

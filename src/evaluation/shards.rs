@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::photo::Limits;
 use crate::photo::shard::read_shard;
 use crate::recognizer::FoundFace;
-use crate::{Embedding, Photo, Recognizer, Result};
+use crate::{Crop, Embedding, Photo, Recognizer, Result};
 
 /// Photos that are decoded in parallel and embedded as one batch.
 const BATCH: usize = 64;
@@ -52,20 +52,31 @@ pub struct EmbedProgress {
     pub faces: usize,
 }
 
-/// Embeds the photos of `shards` whose name (file name without folder and extension) is wanted, in order.
+/// What the photos are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Photos {
+    /// Anything: the face is looked for, and the one nearest to the middle counts.
+    #[default]
+    Whole,
+    /// Faces that were cut out and aligned by somebody else, as [`Crop::from_aligned`] takes them.
+    Aligned,
+}
+
+/// Embeds the photos of `shards`, tar files or folders, whose name (file name without folder and extension) is wanted, in order.
 ///
 /// # Errors
 /// A shard that can't be read, and failures of the computation itself. A photo that can't be read is no error.
 pub fn embed_shards(
     recognizer: &Recognizer,
     shards: &[impl AsRef<Path>],
+    photos: Photos,
     wanted: impl Fn(&str) -> bool,
     mut progress: impl FnMut(EmbedProgress),
 ) -> Result<Vec<LabelledFace>> {
     let mut faces: Vec<LabelledFace> = Vec::new();
     let mut found = 0;
     let mut finish = |batch: &mut Vec<(String, Result<Vec<u8>>)>| -> Result<()> {
-        let done = embed(recognizer, std::mem::take(batch))?;
+        let done = embed(recognizer, photos, std::mem::take(batch))?;
         found += done.iter().filter(|face| face.outcome.is_ok()).count();
         faces.extend(done);
         progress(EmbedProgress { photos: faces.len(), faces: found });
@@ -88,18 +99,22 @@ pub fn embed_shards(
     Ok(faces)
 }
 
-fn embed(recognizer: &Recognizer, photos: Vec<(String, Result<Vec<u8>>)>) -> Result<Vec<LabelledFace>> {
+fn embed(recognizer: &Recognizer, kind: Photos, photos: Vec<(String, Result<Vec<u8>>)>) -> Result<Vec<LabelledFace>> {
     let find = |(name, bytes): (String, Result<Vec<u8>>)| -> Result<_> {
         let photo = match bytes.and_then(|bytes| Photo::decode(&bytes, &Limits::default())) {
             Ok(photo) => photo,
             Err(error) => return Ok((name, Err(Missing::Photo(error.to_string())))),
         };
-        Ok((name, in_the_middle(&photo, recognizer.find(&photo)?).ok_or(Missing::Face)))
+        let crop = match kind {
+            Photos::Whole => in_the_middle(&photo, recognizer.find(&photo)?).map(|found| found.crop),
+            Photos::Aligned => Some(Crop::from_aligned(&photo)),
+        };
+        Ok((name, crop.ok_or(Missing::Face)))
     };
     let found = photos.into_par_iter().map(find).collect::<Result<Vec<_>>>()?;
-    let crops: Vec<_> = found.iter().filter_map(|(_, face)| Some(face.as_ref().ok()?.crop.clone())).collect();
+    let crops: Vec<_> = found.iter().filter_map(|(_, face)| face.as_ref().ok().cloned()).collect();
     let mut embeddings = recognizer.embed(&crops)?.into_iter();
-    let label = |(name, face): (String, Result<FoundFace, Missing>)| LabelledFace {
+    let label = |(name, face): (String, Result<Crop, Missing>)| LabelledFace {
         photo: file_stem(&name).to_owned(),
         person: folder(&name).to_owned(),
         outcome: face.map(|_| embeddings.next().expect("one embedding a crop")),

@@ -66,6 +66,8 @@ pub struct Verification {
     pub eer: f64,
     /// Points of the ROC over all pairs.
     pub roc: Vec<TrueAccept>,
+    /// All of it: the most that is accepted at each false-accept rate that occurs.
+    pub curve: Vec<TrueAccept>,
 }
 
 /// False-accept rates of the ROC that is reported.
@@ -123,7 +125,7 @@ pub fn verification(faces: &HashMap<String, Option<Embedding>>, list: &PairList,
         vals.push(share(&test, |pair| pair.same, |pair| pair.cosine > strict));
         fars.push(share(&test, |pair| !pair.same, |pair| pair.cosine > strict));
     }
-    let (auc, eer) = auc_and_eer(&scored);
+    let Roc { auc, eer, curve } = Roc::of(&scored);
     let point = |far| {
         let threshold = threshold_at(&scored, far);
         TrueAccept { far, rate: share(&scored, |pair| pair.same, |pair| pair.cosine > threshold) }
@@ -140,6 +142,7 @@ pub fn verification(faces: &HashMap<String, Option<Embedding>>, list: &PairList,
         auc,
         eer,
         roc: ROC_RATES.into_iter().map(point).collect(),
+        curve,
     })
 }
 
@@ -191,25 +194,39 @@ fn threshold_at(pairs: &[Scored], far: f64) -> f64 {
     different[(far * different.len() as f64).floor() as usize]
 }
 
-fn auc_and_eer(pairs: &[Scored]) -> (f64, f64) {
-    let same = pairs.iter().filter(|pair| pair.same).count() as f64;
-    let different = pairs.len() as f64 - same;
-    let (mut accepted, mut falsely) = (0.0, 0.0);
-    let (mut tpr, mut fpr, mut auc) = (0.0, 0.0, 0.0);
-    let (mut closest, mut eer) = (1.0, 0.5);
-    for pair in nearest_first(pairs) {
-        if pair.same {
-            accepted += 1.0;
-        } else {
-            falsely += 1.0;
+/// The receiver operating characteristic of all pairs.
+struct Roc {
+    auc: f64,
+    eer: f64,
+    curve: Vec<TrueAccept>,
+}
+
+impl Roc {
+    fn of(pairs: &[Scored]) -> Self {
+        let same = pairs.iter().filter(|pair| pair.same).count() as f64;
+        let different = pairs.len() as f64 - same;
+        let (mut accepted, mut falsely) = (0.0, 0.0);
+        let (mut tpr, mut fpr, mut auc) = (0.0, 0.0, 0.0);
+        let (mut closest, mut eer) = (1.0, 0.5);
+        let mut curve = Vec::new();
+        for pair in nearest_first(pairs) {
+            if pair.same {
+                accepted += 1.0;
+            } else {
+                falsely += 1.0;
+            }
+            let (next_tpr, next_fpr) = (accepted / same, falsely / different);
+            auc += (next_fpr - fpr) * (next_tpr + tpr) / 2.0;
+            if next_fpr > fpr {
+                curve.push(TrueAccept { far: fpr, rate: tpr });
+            }
+            (tpr, fpr) = (next_tpr, next_fpr);
+            let (refused, gap) = (1.0 - tpr, (fpr - (1.0 - tpr)).abs());
+            if gap < closest {
+                (closest, eer) = (gap, (fpr + refused) / 2.0);
+            }
         }
-        let (next_tpr, next_fpr) = (accepted / same, falsely / different);
-        auc += (next_fpr - fpr) * (next_tpr + tpr) / 2.0;
-        (tpr, fpr) = (next_tpr, next_fpr);
-        let (refused, gap) = (1.0 - tpr, (fpr - (1.0 - tpr)).abs());
-        if gap < closest {
-            (closest, eer) = (gap, (fpr + refused) / 2.0);
-        }
+        curve.push(TrueAccept { far: fpr, rate: tpr });
+        Self { auc, eer, curve }
     }
-    (auc, eer)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::photo::sample::{Similarity, warp};
 use crate::{Error, Photo, Result};
 
 /// One face, aligned: 112 x 112 RGB.
@@ -24,6 +25,14 @@ impl Crop {
         Ok(Self(pixels))
     }
 
+    /// Takes a square photo of a face that lies on the usual five-point template already.
+    ///
+    /// 112 x 112 is the template itself; any other side is read as the template with a sixteenth of the side as margin all round (128 x 128, or
+    /// 64 x 64 where there were few pixels).
+    pub fn from_aligned(photo: &Photo) -> Self {
+        Self(warp(photo, &template(photo), Self::SIDE))
+    }
+
     /// The bytes, `(112, 112, 3)`.
     pub fn pixels(&self) -> &[u8] {
         &self.0
@@ -34,6 +43,15 @@ impl Crop {
         let side = Self::SIDE as u32;
         Photo::from_rgb(side, side, self.0.clone()).expect("a crop holds 112 x 112 RGB pixels")
     }
+}
+
+/// Where the pixels of the 112 x 112 template lie in a photo that is aligned.
+pub(crate) fn template(photo: &Photo) -> Similarity {
+    let side = photo.width().min(photo.height()) as f32;
+    let margin = if side as usize == Crop::SIDE { 0.0 } else { side / 16.0 };
+    let scale = (side - 2.0 * margin) / Crop::SIDE as f32;
+    let origin = margin + 0.5 * scale - 0.5;
+    Similarity { scale, turn: 0.0, origin: [origin, origin] }
 }
 
 impl fmt::Debug for Crop {

@@ -1,4 +1,4 @@
-//! Tar shards: many photos in one file, read from front to back.
+//! Many photos in one place: tar shards, read from front to back, and folders.
 //!
 //! Knows names and bytes only; whether a member is a photo at all is for the decoder to say. A member's content is read
 //! only when asked for, so that what is not wanted costs a seek.
@@ -6,21 +6,26 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
 /// Bytes that one member may have: no photo file is larger, and a hostile header must not fill the memory.
 const MEMBER_BYTES_MAX: u64 = 256 << 20;
 
-/// One file inside a shard.
+/// One file inside a shard or folder.
 pub struct Member<'a> {
     name: String,
-    entry: tar::Entry<'a, File>,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Entry(Box<tar::Entry<'a, File>>),
+    File(PathBuf),
 }
 
 impl Member<'_> {
-    /// The path inside the shard, for example `Ana/0001.jpg`; bytes that are not UTF-8 are replaced.
+    /// The path inside the shard or folder, for example `Ana/0001.jpg`; bytes that are not UTF-8 are replaced.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -28,27 +33,37 @@ impl Member<'_> {
     /// Reads the content.
     ///
     /// # Errors
-    /// [`Error::Photo`] when it is larger than 256 MiB or the shard ends too early.
+    /// [`Error::Photo`] when it is larger than 256 MiB, can't be read, or the shard ends too early.
     pub fn read(&mut self) -> Result<Vec<u8>> {
-        let size = self.entry.size();
+        let lost = |source: std::io::Error| Error::Photo { what: format!("can't be read: {source}") };
+        let size = match &self.content {
+            Content::Entry(entry) => entry.size(),
+            Content::File(path) => path.metadata().map_err(lost)?.len(),
+        };
         if size > MEMBER_BYTES_MAX {
             let what = format!("{size} bytes, more than the limit of {MEMBER_BYTES_MAX}");
             return Err(Error::Photo { what });
         }
         let mut bytes = Vec::new();
-        self.entry
-            .read_to_end(&mut bytes)
-            .map_err(|source| Error::Photo { what: format!("the shard can't be read on: {source}") })?;
+        match &mut self.content {
+            Content::Entry(entry) => entry
+                .read_to_end(&mut bytes)
+                .map_err(|source| Error::Photo { what: format!("the shard can't be read on: {source}") })?,
+            Content::File(path) => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(lost)?,
+        };
         Ok(bytes)
     }
 }
 
-/// Calls `each` for every regular file of a shard, in order, until it breaks or fails.
+/// Calls `each` for every regular file of a shard, in order, or of a folder and the folders in it, by name, until it breaks or fails.
 ///
 /// # Errors
-/// [`Error::Io`] when the shard can't be opened, [`Error::Corrupt`] when it is no tar file or ends inside a member,
+/// [`Error::Io`] when the shard or folder can't be opened, [`Error::Corrupt`] when it is no tar file or ends inside a member,
 /// and what `each` returns.
 pub fn read_shard(path: &Path, mut each: impl FnMut(Member<'_>) -> Result<ControlFlow<()>>) -> Result<()> {
+    if path.is_dir() {
+        return read_folder(path, "", &mut each).map(|_| ());
+    }
     let file = File::open(path).map_err(Error::io(path))?;
     let shard_bytes = file.metadata().map_err(Error::io(path))?.len();
     let mut archive = tar::Archive::new(file);
@@ -60,11 +75,37 @@ pub fn read_shard(path: &Path, mut each: impl FnMut(Member<'_>) -> Result<Contro
         if entry.raw_file_position().checked_add(entry.size()).is_none_or(|end| end > shard_bytes) {
             return Err(Error::corrupt(path, format!("the shard ends inside {name}")));
         }
-        if entry.header().entry_type().is_file() && each(Member { name, entry })?.is_break() {
+        if entry.header().entry_type().is_file()
+            && each(Member { name, content: Content::Entry(Box::new(entry)) })?.is_break()
+        {
             break;
         }
     }
     Ok(())
+}
+
+fn read_folder(
+    folder: &Path,
+    inside: &str,
+    each: &mut dyn FnMut(Member<'_>) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(Error::io(folder))?;
+    paths.sort();
+    for path in paths {
+        let name = format!("{inside}{}", path.file_name().unwrap_or_default().to_string_lossy());
+        // A link to a folder could lead round in circles.
+        let end = match path.is_dir() && !path.is_symlink() {
+            true => read_folder(&path, &format!("{name}/"), each)?,
+            false if path.is_file() => each(Member { name, content: Content::File(path) })?,
+            false => ControlFlow::Continue(()),
+        };
+        if end.is_break() {
+            return Ok(end);
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 #[cfg(test)]
@@ -99,6 +140,30 @@ mod tests {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(members)
+    }
+
+    #[test]
+    fn a_folder_is_read_as_a_shard_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, byte) in [("ben/2.jpg", 2), ("ana/old/1.jpg", 1), ("ben/3.jpg", 3)] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, [byte; 9]).unwrap();
+        }
+        let mut members = Vec::new();
+        let mut read = |most: usize| {
+            members.clear();
+            read_shard(folder.path(), |mut member| {
+                members.push((member.name().to_owned(), member.read()?[0]));
+                Ok(if members.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })
+            .unwrap();
+            members.clone()
+        };
+        let all =
+            [("ana/old/1.jpg", 1), ("ben/2.jpg", 2), ("ben/3.jpg", 3)].map(|(name, byte)| (name.to_owned(), byte));
+        assert_eq!(read(9), all);
+        assert_eq!(read(2), all[..2]);
     }
 
     #[test]

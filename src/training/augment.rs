@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::data::template;
+use crate::face::template;
 use crate::photo::Limits;
 use crate::photo::sample::{Similarity, warp};
 use crate::{Crop, Error, Photo, Result};

@@ -1,13 +1,12 @@
 //! The labelled crops of a training run: folders or tar shards with one folder a person, kept encoded in memory.
 //!
-//! A crop is a square photo on the usual five-point template. 112 x 112 is the template itself; any other side is read as the
-//! template with a sixteenth of the side as margin all round (128 x 128, or 64 x 64 where the source has few pixels).
+//! A crop is a square photo on the usual five-point template, as [`Crop::from_aligned`] takes it.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::photo::{Limits, sample::Similarity, shard::read_shard};
+use crate::photo::{Limits, shard::read_shard};
 use crate::{Crop, Error, Photo, Result};
 
 /// One person of a data set.
@@ -46,7 +45,7 @@ impl LabelledCrops {
     pub fn read(paths: &[PathBuf], source_letters: usize) -> Result<Self> {
         let mut people: BTreeMap<String, Vec<Encoded>> = BTreeMap::new();
         for path in paths {
-            if path.is_dir() { read_folder(path, &mut people)? } else { read_tar(path, &mut people)? }
+            read(path, &mut people)?;
         }
         let mut crops = Self::default();
         for (name, encoded) in people {
@@ -89,22 +88,11 @@ impl LabelledCrops {
     /// # Errors
     /// As [`photo`](Self::photo).
     pub fn crop(&self, index: usize) -> Result<Crop> {
-        let photo = self.photo(index)?;
-        let map = template(&photo);
-        Crop::from_rgb(crate::photo::sample::warp(&photo, &map, Crop::SIDE))
+        Ok(Crop::from_aligned(&self.photo(index)?))
     }
 }
 
-/// Where the pixels of the 112 x 112 template lie in a stored crop.
-pub(super) fn template(photo: &Photo) -> Similarity {
-    let side = photo.width().min(photo.height()) as f32;
-    let margin = if side as usize == Crop::SIDE { 0.0 } else { side / 16.0 };
-    let scale = (side - 2.0 * margin) / Crop::SIDE as f32;
-    let origin = margin + 0.5 * scale - 0.5;
-    Similarity { scale, turn: 0.0, origin: [origin, origin] }
-}
-
-fn read_tar(path: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<()> {
+fn read(path: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<()> {
     read_shard(path, |mut member| {
         let name = member.name().to_owned();
         let mut parts = name.rsplit('/');
@@ -114,24 +102,4 @@ fn read_tar(path: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<
         }
         Ok(ControlFlow::Continue(()))
     })
-}
-
-fn read_folder(folder: &Path, people: &mut BTreeMap<String, Vec<Encoded>>) -> Result<()> {
-    for person in sorted(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let name = person.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for file in sorted(&person)?.into_iter().filter(|path| path.is_file()) {
-            let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
-            let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            people.entry(name.clone()).or_default().push(Encoded { name: file, bytes });
-        }
-    }
-    Ok(())
-}
-
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(Error::io(folder))?;
-    paths.sort();
-    Ok(paths)
 }

@@ -13,6 +13,7 @@ use vultus::training::data::LabelledCrops;
 use vultus::training::{Observer, Output, Recipe, Report, calibrate, train};
 
 use super::{Answer, Common};
+use crate::metrics::{Metrics, val_at};
 
 /// Train an embedding network on labelled crops, as a recipe says
 ///
@@ -53,12 +54,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
+    // A device that is not there is said before anything is read.
+    let device = args.device.device()?;
     let mut recipe = Recipe::read(&args.recipe)?;
     if let Some(precision) = common.precision {
         recipe.precision = precision;
         recipe.check()?;
     }
-    let device = args.device.device()?;
     let checkpoint = args.out.with_extension("checkpoint");
     let output = Output {
         checkpoint: checkpoint.clone(),
@@ -86,7 +88,14 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         }
     })
     .context("watching for Ctrl-C")?;
-    let mut printer = Printer { json: common.json, steps: recipe.steps(), terminal: std::io::stderr().is_terminal() };
+    let mut printer = Printer {
+        json: common.json,
+        steps: recipe.steps(),
+        terminal: std::io::stderr().is_terminal(),
+        metrics: Metrics::beside(&args.out)?,
+        failed: Ok(()),
+        collapsed: false,
+    };
     let trainer = train(&recipe, &output, &data, Some(&held_out), &stop, &mut printer)?;
     if trainer.step() < recipe.steps() {
         eprintln!("stopped at step {}; the same command goes on from {}", trainer.step(), checkpoint.display());
@@ -95,6 +104,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
     let weights = trainer.weights()?;
     let calibration = calibrate(&weights, &held_out, &names(&args.held_out))?;
     printer.evaluated(trainer.step(), &calibration);
+    printer.failed?;
     weights.calibrated(calibration).write(&args.out)?;
     eprintln!("wrote {}", args.out.display());
     Ok(Answer::Yes)
@@ -105,15 +115,40 @@ pub(super) fn names(paths: &[PathBuf]) -> String {
     paths.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
-/// Prints steps and evaluations: text, or one JSON object a line.
+/// Prints steps and evaluations, text or one JSON object a line, and keeps their metrics.
 struct Printer {
     json: bool,
     steps: u64,
     terminal: bool,
+    metrics: Metrics,
+    /// The first failure to write metrics: a long run does not end for it.
+    failed: anyhow::Result<()>,
+    collapsed: bool,
+}
+
+/// Embeddings of random pairs are 2 apart on average; a batch of one face many times over has this.
+const COLLAPSED: f32 = 0.01;
+
+impl Printer {
+    fn keep(&mut self, kept: anyhow::Result<()>) {
+        if let (Ok(()), Err(error)) = (&self.failed, kept) {
+            eprintln!("\nmetrics: {error:#}");
+            self.failed = Err(error);
+        }
+    }
 }
 
 impl Observer for Printer {
     fn step(&mut self, report: &Report) {
+        let kept = self.metrics.step(report);
+        self.keep(kept);
+        if report.spread < COLLAPSED && !self.collapsed {
+            eprintln!(
+                "\nthe embedding has collapsed: faces of a batch are {:.4} apart; lower the learning rate",
+                report.spread
+            );
+        }
+        self.collapsed = report.spread < COLLAPSED;
         if self.json {
             println!("{}", serde_json::json!({ "step": report }));
             return;
@@ -141,16 +176,12 @@ impl Observer for Printer {
         } else if report.step.is_multiple_of(20) {
             eprintln!("{line}");
         }
-        if report.spread < 0.01 {
-            eprintln!(
-                "\nthe embedding has collapsed: all faces are {:.4} apart; lower the learning rate",
-                report.spread
-            );
-        }
     }
 
     fn evaluated(&mut self, step: u64, calibration: &Calibration) {
-        let val = |far: f64| calibration.points.iter().take_while(|p| p.far <= far).last().map_or(0.0, |p| p.val);
+        let kept = self.metrics.evaluated(step, calibration);
+        self.keep(kept);
+        let val = |far: f64| val_at(calibration, far);
         if self.json {
             println!("{}", serde_json::json!({ "evaluated": { "step": step, "calibration": calibration } }));
         } else {

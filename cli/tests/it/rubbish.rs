@@ -160,7 +160,7 @@ fn a_gpu_is_refused_before_anything_is_read_where_the_program_has_no_cuda() {
         return;
     }
     let folder = folder();
-    let train = ["train", "--data", "none", "--held-out", "none", "--out", "out.safetensors", "--device"];
+    let train = ["train", "none.toml", "--data", "none", "--held-out", "none", "--out", "out.safetensors", "--device"];
     for (command, device, words) in [
         (&train[..], "cuda", "device: cuda: this program was built without CUDA"),
         (&["ingest", "none", "--device"][..], "cuda", "device: cuda: this program was built without CUDA"),

@@ -1,8 +1,10 @@
 //! `vultus eval`: how good is the model, on photos of people whose names are known?
 
 mod cluster;
+mod folder;
 mod identify;
-mod lfw;
+mod pairs;
+mod report;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -11,14 +13,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use vultus::Recognizer;
-use vultus::evaluation::{LabelledFace, Missing, embed_shards};
+use vultus::evaluation::{self, LabelledFace, Missing, embed_shards};
 
 use super::{Answer, Common};
 use crate::output::count;
 
-/// Measure the model on photos of known people: tar shards with a folder for each
+/// Measure the model on photos of known people: folders or tar shards with a folder for each
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  vultus eval lfw --photos lfw-*.tar --pairs pairs.txt")]
+#[command(
+    after_help = "Example:\n  vultus eval pairs --photos lfw-*.tar --pairs pairs.txt\n  vultus eval folder --photos people/ --report people.html"
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -26,25 +30,30 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    Lfw(lfw::Args),
+    Pairs(pairs::Args),
     Identify(identify::Args),
     Cluster(cluster::Args),
+    Folder(folder::Args),
 }
 
 /// Where the photos are
 #[derive(Debug, clap::Args)]
 struct Photos {
-    /// Tar shards whose members are PERSON/PHOTO.jpg (or .png, .webp)
-    #[arg(long = "photos", value_name = "SHARD", required = true, num_args = 1..)]
+    /// Folders, or tar shards, whose files are PERSON/PHOTO.jpg (or .png, .webp)
+    #[arg(long = "photos", value_name = "PATH", required = true, num_args = 1..)]
     shards: Vec<PathBuf>,
+    /// The photos are faces on the five-point template already: none is looked for
+    #[arg(long)]
+    aligned: bool,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
     let recognizer = common.recognizer()?;
     match &args.what {
-        What::Lfw(args) => lfw::run(args, &recognizer, common, out)?,
+        What::Pairs(args) => pairs::run(args, &recognizer, common, out)?,
         What::Identify(args) => identify::run(args, &recognizer, common, out)?,
         What::Cluster(args) => cluster::run(args, &recognizer, common, out)?,
+        What::Folder(args) => folder::run(args, &recognizer, common, out)?,
     }
     Ok(Answer::Yes)
 }
@@ -64,7 +73,8 @@ impl Photos {
         }
         let (start, mut said) = (Instant::now(), Instant::now());
         let terminal = std::io::stderr().is_terminal();
-        let faces = embed_shards(recognizer, &self.shards, wanted, |progress| {
+        let kind = if self.aligned { evaluation::Photos::Aligned } else { evaluation::Photos::Whole };
+        let faces = embed_shards(recognizer, &self.shards, kind, wanted, |progress| {
             let faces = count(progress.faces as u64, "face");
             if terminal {
                 bar.set_position(progress.photos as u64);
@@ -178,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn lfw_embeds_only_the_photos_of_the_pairs_and_counts_the_face_that_is_missing() {
+    fn pairs_embed_only_the_photos_of_the_pairs_and_counts_the_face_that_is_missing() {
         let folder = tempfile::tempdir().unwrap();
         let shard = shard(folder.path());
         let (pairs, npz) = (folder.path().join("pairs.txt"), folder.path().join("out.npz"));
@@ -186,7 +196,7 @@ mod tests {
                     Carl 1 2\nCarl 3 4\nAna 1 Carl 3\nBen 1 Carl 1\n";
         std::fs::write(&pairs, text).unwrap();
         let (pairs, npz_name) = (pairs.display().to_string(), npz.display().to_string());
-        let base = ["lfw", "--photos", &shard, "--pairs", &pairs];
+        let base = ["pairs", "--photos", &shard, "--pairs", &pairs];
         let json = eval(&[base.as_slice(), &["--json", "--embeddings-out", &npz_name]].concat()).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["run"]["photos"], 8, "{json}");
@@ -194,8 +204,43 @@ mod tests {
         // Of eight pairs one fails: the same pair whose second face was not found.
         assert_eq!(json["accuracy"]["mean"], 0.875);
         assert!(std::fs::metadata(npz).unwrap().len() > 8 * 512);
-        let text = eval(&base).unwrap();
+        let (page, table) = (folder.path().join("page.html"), folder.path().join("table.csv"));
+        let text = eval(&[&base[..], &["--report", &page.display().to_string()]].concat()).unwrap();
         assert!(text.contains("accuracy  87.50 ±"), "{text}");
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("<svg") && page.contains("accuracy  87.50 ±"), "{page}");
+        // The same pairs as a table.
+        let rows = "a,b,same,fold\nAna_0001,Ana_0002.jpg,1,1\nBen_0001,Ben_0002,1,1\nAna_0001,Ben_0001,0,1\n\
+                    Ana_0002,Carl/Carl_0001.jpg,0,1\nCarl_0001,Carl_0002,1,2\nCarl_0003,Carl_0004,1,2\n\
+                    Ana_0001,Carl_0003,0,2\nBen_0001,Carl_0001,0,2\n";
+        std::fs::write(&table, rows).unwrap();
+        let again = eval(&["pairs", "--photos", &shard, "--pairs", &table.display().to_string()]).unwrap();
+        let figures = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(figures(&again), figures(&text));
+    }
+
+    #[test]
+    fn a_folder_is_compared_with_itself_and_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        for (person, color) in [("Ana", [200, 40, 40]), ("Ben", [40, 200, 40]), ("Carl", [40, 40, 200])] {
+            std::fs::create_dir(folder.path().join(person)).unwrap();
+            for photo in 1..=4u32 {
+                let pixels = color.repeat(120 * (112 + photo as usize));
+                let jpeg = Photo::from_rgb(120, 112 + photo, pixels).unwrap().to_jpeg(90).unwrap();
+                std::fs::write(folder.path().join(person).join(format!("{photo}.jpg")), jpeg).unwrap();
+            }
+        }
+        let photos = folder.path().display().to_string();
+        let report = folder.path().join("report.json");
+        let base = ["folder", "--photos", &photos, "--far", "0.5", "1e-9"];
+        let text = eval(&[&base[..], &["--sweep", "--report", &report.display().to_string()]].concat()).unwrap();
+        assert!(text.contains("12 faces of 3 people: 18 pairs of one person, 48 of two"), "{text}");
+        assert!(text.contains("VAL       100.00 %  at FAR 5e-1"), "{text}");
+        assert!(!text.contains("1e-9"), "no pairs are behind it: {text}");
+        assert!(text.contains("rank 1    100.00 %  of 3 photos") && text.contains("BCubed F   1.0000"), "{text}");
+        let json: Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+        assert_eq!((&json["groups"], &json["rank_1"], &json["same_pairs"]), (&json!(3), &json!(1.0), &json!(18)));
+        assert!(eval(&[&base[..], &["--report", "report.txt"]].concat()).is_err());
     }
 
     #[test]
@@ -230,7 +275,7 @@ mod tests {
         assert!(eval(&["cluster", "--photos", &shard, "--far", "1e-12"]).is_err());
         let pairs = folder.path().join("pairs.txt");
         std::fs::write(&pairs, "1\nZoe 1 2\nZoe 1 Yan 1\n").unwrap();
-        let message = eval(&["lfw", "--photos", &shard, "--pairs", &pairs.display().to_string()]).unwrap_err();
+        let message = eval(&["pairs", "--photos", &shard, "--pairs", &pairs.display().to_string()]).unwrap_err();
         assert!(message.to_string().contains("none of the photos"), "{message}");
     }
 }
