@@ -62,6 +62,43 @@ pub enum Photos {
     Aligned,
 }
 
+/// What photos go through before they are looked at: to measure how a model copes with worse ones, as in Table 4 of Schroff et al. 2015.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Degradation {
+    /// Compression to a JPEG of this quality, 1 to 100.
+    Jpeg(u8),
+    /// Scaling down until the face's box has at most this many pixels; photos whose face has fewer, or none, stay as they are.
+    FacePixels(u32),
+}
+
+impl Degradation {
+    fn apply(self, photo: &Photo, photos: Photos, recognizer: &Recognizer) -> Result<Option<Photo>> {
+        match self {
+            Self::Jpeg(quality) => Photo::decode(&photo.to_jpeg(quality)?, &Limits::default()).map(Some),
+            Self::FacePixels(most) => {
+                let area = match photos {
+                    Photos::Aligned => Some(photo.width() as f32 * photo.height() as f32),
+                    Photos::Whole => in_the_middle(photo, recognizer.find(photo)?)
+                        .map(|found| found.face.bounds.width * found.face.bounds.height),
+                };
+                let Some(area) = area.filter(|area| *area > most as f32) else { return Ok(None) };
+                let scale = (most as f32 / area).sqrt();
+                let side = |side: u32| ((side as f32 * scale).round() as u32).max(1);
+                Ok(Some(photo.resized(side(photo.width()), side(photo.height()))))
+            }
+        }
+    }
+}
+
+/// How photos are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What they are.
+    pub photos: Photos,
+    /// What they go through before.
+    pub degradation: Option<Degradation>,
+}
+
 /// Embeds the photos of `shards`, tar files or folders, whose name (file name without folder and extension) is wanted, in order.
 ///
 /// # Errors
@@ -69,14 +106,14 @@ pub enum Photos {
 pub fn embed_shards(
     recognizer: &Recognizer,
     shards: &[impl AsRef<Path>],
-    photos: Photos,
+    look: Look,
     wanted: impl Fn(&str) -> bool,
     mut progress: impl FnMut(EmbedProgress),
 ) -> Result<Vec<LabelledFace>> {
     let mut faces: Vec<LabelledFace> = Vec::new();
     let mut found = 0;
     let mut finish = |batch: &mut Vec<(String, Result<Vec<u8>>)>| -> Result<()> {
-        let done = embed(recognizer, photos, std::mem::take(batch))?;
+        let done = embed(recognizer, look, std::mem::take(batch))?;
         found += done.iter().filter(|face| face.outcome.is_ok()).count();
         faces.extend(done);
         progress(EmbedProgress { photos: faces.len(), faces: found });
@@ -99,13 +136,16 @@ pub fn embed_shards(
     Ok(faces)
 }
 
-fn embed(recognizer: &Recognizer, kind: Photos, photos: Vec<(String, Result<Vec<u8>>)>) -> Result<Vec<LabelledFace>> {
+fn embed(recognizer: &Recognizer, look: Look, photos: Vec<(String, Result<Vec<u8>>)>) -> Result<Vec<LabelledFace>> {
     let find = |(name, bytes): (String, Result<Vec<u8>>)| -> Result<_> {
         let photo = match bytes.and_then(|bytes| Photo::decode(&bytes, &Limits::default())) {
             Ok(photo) => photo,
             Err(error) => return Ok((name, Err(Missing::Photo(error.to_string())))),
         };
-        let crop = match kind {
+        let worse =
+            look.degradation.map(|degradation| degradation.apply(&photo, look.photos, recognizer)).transpose()?;
+        let photo = worse.flatten().unwrap_or(photo);
+        let crop = match look.photos {
             Photos::Whole => in_the_middle(&photo, recognizer.find(&photo)?).map(|found| found.crop),
             Photos::Aligned => Some(Crop::from_aligned(&photo)),
         };
@@ -141,4 +181,29 @@ fn file_stem(member: &str) -> &str {
 /// `lfw/Ana/Ana_0001.jpg` → `Ana`; nothing for a file that is in no folder.
 fn folder(member: &str) -> &str {
     member.rsplit('/').nth(1).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use super::*;
+
+    #[test]
+    fn a_photo_is_made_worse_as_far_as_it_was_asked_for() {
+        let pixels: Vec<u8> = (0..200 * 100 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let photo = Photo::from_rgb(200, 100, pixels).unwrap();
+        let recognizer = Recognizer::double();
+        let apply = |degradation: Degradation, photos| degradation.apply(&photo, photos, &recognizer).unwrap();
+        let small = apply(Degradation::FacePixels(5000), Photos::Aligned).unwrap();
+        assert_eq!((small.width(), small.height()), (100, 50));
+        assert!(apply(Degradation::FacePixels(20_000), Photos::Aligned).is_none(), "a smaller one stays as it is");
+        let face = in_the_middle(&photo, recognizer.find(&photo).unwrap()).unwrap().face.bounds;
+        let most = (face.width * face.height / 4.0) as u32;
+        let half = apply(Degradation::FacePixels(most), Photos::Whole).unwrap();
+        assert_eq!((half.width(), half.height()), (100, 50), "a quarter of the face's pixels");
+        let squeezed = apply(Degradation::Jpeg(10), Photos::Whole).unwrap();
+        assert!((squeezed.width(), squeezed.height()) == (200, 100) && squeezed != photo);
+        assert!(Degradation::Jpeg(0).apply(&photo, Photos::Whole, &recognizer).is_err());
+    }
 }

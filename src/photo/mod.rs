@@ -89,6 +89,14 @@ impl Photo {
         &self.pixels
     }
 
+    /// The same photo with another number of pixels, averaged where there are fewer; at least one on each side.
+    #[must_use]
+    pub fn resized(&self, width: u32, height: u32) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        let pixels = pixels::Pixels::of(self).resized(width as usize, height as usize).into_bytes();
+        Self { width, height, pixels }
+    }
+
     /// Encodes as baseline JPEG.
     ///
     /// - `quality`: 1 to 100; 85 is a good picture.

@@ -39,6 +39,10 @@ impl<'a> Pixels<'a> {
         Self { width, height, bytes: Cow::Borrowed(&photo.pixels) }
     }
 
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into_owned()
+    }
+
     pub(crate) fn width(&self) -> usize {
         self.width
     }

@@ -91,6 +91,9 @@ pub struct Softmax {
     /// Steps in which the margin grows from nothing in a straight line.
     #[serde(default)]
     pub ramp: u64,
+    /// Share of a batch, those whose own person is the least likely, that is not learned from: labels are wrong at times.
+    #[serde(default)]
+    pub trim: f32,
     /// Share in the loss.
     #[serde(default = "one")]
     pub weight: f32,
@@ -240,6 +243,7 @@ impl Stage {
         if let Some(softmax) = self.softmax {
             range("scale", softmax.scale.into(), softmax.scale > 0.0, "a number above 0")?;
             range("margin", softmax.margin.into(), (0.0..=1.0).contains(&softmax.margin), "a cosine, 0 to 1")?;
+            share("trim", softmax.trim.into())?;
             weight(softmax.weight)?;
         }
         if let Some(triplets) = self.triplets {

@@ -156,7 +156,7 @@ fn batch(recipe: &Recipe, data: &LabelledCrops, samplers: &[Sampler], step: u64)
     rng.set_stream(step);
     let draws = samplers[stage].draw(&mut rng);
     let augmentation = recipe.stages[stage].augmentation;
-    let one = |draw: &Draw| augmentation.apply(&data.photo(draw.crop)?, &mut rng);
+    let one = |draw: &Draw| data.photo(draw.crop).and_then(|photo| augmentation.apply(&photo, &mut rng));
     Ok(Batch {
         crops: draws.iter().map(one).collect::<Result<_>>()?,
         labels: draws.iter().map(|d| d.identity).collect(),

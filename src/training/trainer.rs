@@ -14,7 +14,7 @@ use super::checkpoint::{self, RunState, Tensors};
 use super::loss::{margin_softmax, mine, squared_distances, triplet_loss};
 use super::optimizer::average::Average;
 use super::optimizer::{State, Update};
-use super::recipe::{Recipe, Stage};
+use super::recipe::{Recipe, Softmax, Stage};
 use crate::face::Alignment;
 use crate::model::network::{FaceNet, input, resized};
 use crate::model::weights::Weights;
@@ -126,8 +126,8 @@ impl Trainer {
         let mut outcome = Outcome { loss: 0.0, mined: 0.0, accuracy: 0.0, spread, gradient_norm: 0.0 };
         let mut losses = Vec::new();
         if let (Some(softmax), Some(people)) = (stage.softmax, &self.tensors.people) {
-            let margin = softmax.margin_at(step);
-            let entropy = margin_softmax(pass.embeddings(), people, labels, &self.sources, softmax.scale, margin)?;
+            let now = Softmax { margin: softmax.margin_at(step), ..softmax };
+            let entropy = margin_softmax(pass.embeddings(), people, labels, &self.sources, now)?;
             outcome.accuracy = entropy.accuracy;
             losses.push((entropy.loss * f64::from(softmax.weight))?);
         }

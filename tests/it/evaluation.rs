@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use vultus::evaluation::{
-    LabelledFace, Missing, PairList, Photos, embed_shards, identification, verification, write_npz,
+    Degradation, LabelledFace, Look, Missing, PairList, Photos, embed_shards, identification, verification, write_npz,
 };
 use vultus::{Embedding, Photo, Recognizer};
 
@@ -164,15 +164,24 @@ fn a_shard_is_embedded_in_order_and_what_has_no_face_says_why() {
     let shard = shard(folder.path(), &people);
     let mut last = (0, 0);
     let wanted = |name: &str| name != "Ben_0001";
-    let faces =
-        embed_shards(&Recognizer::double(), &[&shard], Photos::Whole, wanted, |p| last = (p.photos, p.faces)).unwrap();
+    let faces = embed_shards(&Recognizer::double(), &[&shard], Look::default(), wanted, |p| last = (p.photos, p.faces))
+        .unwrap();
     assert_eq!((faces.len(), last), (73, (73, 71)));
     assert_eq!((faces[69].photo.as_str(), faces[69].person.as_str()), ("Ana_0070", "Ana"));
     assert_eq!(faces[70].photo, "Ben_0002");
     assert_eq!(faces[71].outcome.as_ref().err(), Some(&Missing::Face));
     assert!(matches!(&faces[72].outcome, Err(Missing::Photo(reason)) if reason.contains("photo")));
-    let aligned = embed_shards(&Recognizer::double(), &[&shard], Photos::Aligned, wanted, |_| ()).unwrap();
+    let look = Look { photos: Photos::Aligned, degradation: None };
+    let aligned = embed_shards(&Recognizer::double(), &[&shard], look, wanted, |_| ()).unwrap();
     assert!(aligned[71].outcome.is_ok(), "no face is looked for");
+    for photos in [Photos::Whole, Photos::Aligned] {
+        for degradation in [Degradation::Jpeg(60), Degradation::FacePixels(100)] {
+            let look = Look { photos, degradation: Some(degradation) };
+            let worse = embed_shards(&Recognizer::double(), &[&shard], look, wanted, |_| ()).unwrap();
+            let (worse, face) = (worse[0].embedding().unwrap(), faces[0].embedding().unwrap());
+            assert!(worse.distance(face) < 0.5, "{look:?}: a colour stays a colour, {}", worse.distance(face));
+        }
+    }
     let ana = |at: usize| faces[at].embedding().unwrap();
     assert!(ana(0).distance(ana(69)) < 0.2 && ana(0).distance(faces[70].embedding().unwrap()) > 1.0);
 }

@@ -34,7 +34,7 @@ fn a_step_on_a_gpu_is_the_step_of_the_cpu_but_for_rounding() {
     let path = folder.path().join("run.checkpoint");
     for (precision, share) in [(Precision::F32, 0.02), (Precision::Bf16, 0.1)] {
         let stage = Stage {
-            softmax: Some(Softmax { scale: 16.0, margin: 0.2, ramp: 0, weight: 0.1 }),
+            softmax: Some(Softmax { scale: 16.0, margin: 0.2, ramp: 0, trim: 0.0, weight: 0.1 }),
             triplets: Some(Triplets { margin: Some(2.0), ..Stage::default().triplets.unwrap() }),
             learning_rate: 1e-4,
             ema: Some(0.9),

@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Threads that decode and augment crops beside the training; as many as the machine has if not given
     #[arg(long, value_name = "THREADS")]
     data_threads: Option<NonZeroUsize>,
+    /// Mebibytes of memory in which crops stay once they were decoded
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    keep_decoded: usize,
     /// What trains: cpu, cuda (an NVIDIA GPU, in builds with the feature cuda), or auto, the GPU where there is one
     ///
     /// A run may change its device: a checkpoint goes on anywhere, with the rounding of the device.
@@ -70,6 +73,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         device,
     };
     let data = LabelledCrops::read(&args.data, recipe.source_letters)?;
+    let data = data.keeping_decoded(args.keep_decoded.saturating_mul(1 << 20));
     let held_out = LabelledCrops::read(&args.held_out, 0)?;
     eprintln!(
         "{} crops of {} people, {} held-out crops of {} people; {:.0} million multiplications a crop, on the {}",

@@ -139,7 +139,7 @@ fn sixteen_bits_train_the_same_network_from_weights_of_32() {
 
 /// A softmax over two sources, and triplets beside it.
 fn both() -> Stage {
-    let softmax = Some(Softmax { scale: 8.0, margin: 0.2, ramp: 4, weight: 0.5 });
+    let softmax = Some(Softmax { scale: 8.0, margin: 0.2, ramp: 4, trim: 0.2, weight: 0.5 });
     Stage { name: "both".into(), softmax, steps: 3, ema: Some(0.5), ..mining() }
 }
 
@@ -233,9 +233,19 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     check(Stage { triplets: within(0.0), ..tiny() }, "margin: 0");
     check(Stage { triplets: None, ..tiny() }, "loss: none");
     check(Stage { triplets: Some(Triplets { margin: None, ..tiny().triplets.unwrap() }), ..tiny() }, "margin: none");
-    check(Stage { softmax: Some(Softmax { scale: 0.0, margin: 0.1, ramp: 0, weight: 1.0 }), ..tiny() }, "scale: 0");
-    check(Stage { softmax: Some(Softmax { scale: 1.0, margin: 1.1, ramp: 0, weight: 1.0 }), ..tiny() }, "margin: 1.1");
-    check(Stage { softmax: Some(Softmax { scale: 1.0, margin: 0.1, ramp: 0, weight: 0.0 }), ..tiny() }, "weight: 0");
+    check(
+        Stage { softmax: Some(Softmax { scale: 0.0, margin: 0.1, ramp: 0, trim: 0.0, weight: 1.0 }), ..tiny() },
+        "scale: 0",
+    );
+    check(
+        Stage { softmax: Some(Softmax { scale: 1.0, margin: 1.1, ramp: 0, trim: 0.0, weight: 1.0 }), ..tiny() },
+        "margin: 1.1",
+    );
+    check(
+        Stage { softmax: Some(Softmax { scale: 1.0, margin: 0.1, ramp: 0, trim: 0.0, weight: 0.0 }), ..tiny() },
+        "weight: 0",
+    );
+    check(Stage { softmax: Some(Softmax { trim: 1.0, ..both().softmax.unwrap() }), ..tiny() }, "trim: 1");
     check(Stage { batch: Batches { people: 1, ..batch }, ..tiny() }, "batch: 1 people");
     check(Stage { batch: Batches { crops: 1, ..batch }, ..tiny() }, "batch: triplets need");
     check(Stage { batch: Batches { balance: 1.5, ..batch }, ..tiny() }, "balance: 1.5");

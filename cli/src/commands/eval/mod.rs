@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use vultus::Recognizer;
-use vultus::evaluation::{self, LabelledFace, Missing, embed_shards};
+use vultus::evaluation::{self, Degradation, LabelledFace, Look, Missing, embed_shards};
 
 use super::{Answer, Common};
 use crate::output::count;
@@ -45,6 +45,12 @@ struct Photos {
     /// The photos are faces on the five-point template already: none is looked for
     #[arg(long)]
     aligned: bool,
+    /// Compress each photo to a JPEG of this quality first, 1 to 100
+    #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with = "face_pixels")]
+    jpeg: Option<u8>,
+    /// Scale each photo down first, until its face's box has at most this many pixels
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    face_pixels: Option<u32>,
 }
 
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
@@ -73,8 +79,10 @@ impl Photos {
         }
         let (start, mut said) = (Instant::now(), Instant::now());
         let terminal = std::io::stderr().is_terminal();
-        let kind = if self.aligned { evaluation::Photos::Aligned } else { evaluation::Photos::Whole };
-        let faces = embed_shards(recognizer, &self.shards, kind, wanted, |progress| {
+        let photos = if self.aligned { evaluation::Photos::Aligned } else { evaluation::Photos::Whole };
+        let degradation = self.jpeg.map(Degradation::Jpeg).or(self.face_pixels.map(Degradation::FacePixels));
+        let look = Look { photos, degradation };
+        let faces = embed_shards(recognizer, &self.shards, look, wanted, |progress| {
             let faces = count(progress.faces as u64, "face");
             if terminal {
                 bar.set_position(progress.photos as u64);
