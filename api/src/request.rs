@@ -202,16 +202,21 @@ async fn read(headers: &HeaderMap, body: Body, app: &App) -> Result<(Bytes, Owne
     let announced: Option<usize> =
         headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
-    if announced.is_some_and(|length| length > limit) {
-        // A client that waits for "100 Continue" hears the refusal at once. Another one writes first and listens later, and
-        // would find the connection reset instead of an answer: let it write, and forget what it says.
-        if !headers.contains_key(header::EXPECT) {
-            let _ = tokio::time::timeout(app.options.read_timeout, discard(body)).await;
+    let admitted = match announced {
+        Some(length) if length > limit => Err(too_large()),
+        _ => app.body_permit(announced.unwrap_or(if chunked { limit } else { 0 })),
+    };
+    let permit = match admitted {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            // A client that waits for "100 Continue" hears the refusal at once. Another one writes first and listens later, and
+            // would find the connection reset instead of an answer: let it write, and forget what it says.
+            if !headers.contains_key(header::EXPECT) {
+                let _ = tokio::time::timeout(app.options.read_timeout, discard(body)).await;
+            }
+            return Err(refusal);
         }
-        return Err(too_large());
-    }
-    let expected = announced.unwrap_or(if chunked { limit } else { 0 });
-    let permit = app.body_permit(expected)?;
+    };
     let reading = Limited::new(body, limit).collect();
     match tokio::time::timeout(app.options.read_timeout, reading).await {
         Ok(Ok(body)) => Ok((body.to_bytes(), permit)),
