@@ -28,6 +28,8 @@ pub struct Output {
     pub checkpoint_every: u64,
     /// Steps between two evaluations.
     pub evaluate_every: u64,
+    /// What the held-out people are called in a calibration.
+    pub held_out: String,
     /// Threads that decode and augment; at least one is started.
     pub data_threads: usize,
     /// What the network is trained on; evaluations run on the CPU.
@@ -68,8 +70,8 @@ pub trait Observer {
     /// After every step.
     fn step(&mut self, report: &Report);
 
-    /// After an evaluation on the held-out people.
-    fn evaluated(&mut self, step: u64, calibration: &Calibration);
+    /// After an evaluation on the held-out people, with the weights that were evaluated and what it found for them.
+    fn evaluated(&mut self, step: u64, weights: &Weights, calibration: &Calibration);
 }
 
 /// What one step trains on.
@@ -128,7 +130,8 @@ pub fn train(
                 trainer.save(&output.checkpoint)?;
             }
             if let Some(held_out) = held_out.filter(|_| step % output.evaluate_every.max(1) == 0) {
-                observer.evaluated(step, &calibrate(&trainer.weights()?, held_out, "held-out people")?);
+                let weights = trainer.weights()?;
+                observer.evaluated(step, &weights, &calibrate(&weights, held_out, &output.held_out)?);
             }
         }
         Ok::<(), Error>(())

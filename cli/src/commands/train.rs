@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use vultus::Calibration;
 use vultus::model::Compute;
+use vultus::model::weights::Weights;
 use vultus::training::data::LabelledCrops;
 use vultus::training::{Observer, Output, Recipe, Report, calibrate, train};
 
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     /// People to evaluate and calibrate on, in the same form; none of them in the data
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     held_out: Vec<PathBuf>,
-    /// Where the weights go; the checkpoint is beside them, FILE.checkpoint
+    /// Where the weights go, after each evaluation and at the end; the checkpoint is beside them, FILE.checkpoint
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Steps between two checkpoints
@@ -69,6 +70,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         checkpoint: checkpoint.clone(),
         checkpoint_every: args.checkpoint_every,
         evaluate_every: args.evaluate_every,
+        held_out: names(&args.held_out),
         data_threads: args.data_threads.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
         device,
     };
@@ -97,6 +99,7 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         steps: recipe.steps(),
         terminal: std::io::stderr().is_terminal(),
         metrics: Metrics::beside(&args.out)?,
+        out: args.out.clone(),
         failed: Ok(()),
         collapsed: false,
     };
@@ -106,10 +109,9 @@ pub(crate) fn run(args: &Args, common: &Common) -> anyhow::Result<Answer> {
         return Ok(Answer::Yes);
     }
     let weights = trainer.weights()?;
-    let calibration = calibrate(&weights, &held_out, &names(&args.held_out))?;
-    printer.evaluated(trainer.step(), &calibration);
+    let calibration = calibrate(&weights, &held_out, &output.held_out)?;
+    printer.evaluated(trainer.step(), &weights, &calibration);
     printer.failed?;
-    weights.calibrated(calibration).write(&args.out)?;
     eprintln!("wrote {}", args.out.display());
     Ok(Answer::Yes)
 }
@@ -125,7 +127,8 @@ struct Printer {
     steps: u64,
     terminal: bool,
     metrics: Metrics,
-    /// The first failure to write metrics: a long run does not end for it.
+    out: PathBuf,
+    /// The first failure to write metrics or weights on the way: a long run does not end for it.
     failed: anyhow::Result<()>,
     collapsed: bool,
 }
@@ -136,7 +139,7 @@ const COLLAPSED: f32 = 0.01;
 impl Printer {
     fn keep(&mut self, kept: anyhow::Result<()>) {
         if let (Ok(()), Err(error)) = (&self.failed, kept) {
-            eprintln!("\nmetrics: {error:#}");
+            eprintln!("\n{error:#}");
             self.failed = Err(error);
         }
     }
@@ -182,7 +185,9 @@ impl Observer for Printer {
         }
     }
 
-    fn evaluated(&mut self, step: u64, calibration: &Calibration) {
+    fn evaluated(&mut self, step: u64, weights: &Weights, calibration: &Calibration) {
+        let written = weights.clone().calibrated(calibration.clone()).write(&self.out);
+        self.keep(written.map_err(Into::into));
         let kept = self.metrics.evaluated(step, calibration);
         self.keep(kept);
         let val = |far: f64| val_at(calibration, far);

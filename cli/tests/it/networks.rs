@@ -118,6 +118,11 @@ fn a_network_is_trained_put_in_bytes_and_used() {
     done(&train);
     let digest = || Weights::read(&folder.path().join("w.safetensors")).unwrap().digest().to_owned();
     let first = digest();
+    let beside = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(beside("w.svg").contains("</svg>"));
+    let lines = beside("w.metrics.jsonl");
+    let stages: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(stages.iter().filter_map(|line| line["stage"].as_str()).collect::<Vec<_>>(), ["people", "triplets"]);
     // The checkpoint is of the last step, so the same run has nothing left to do.
     done(&train);
     assert_eq!(first, digest());

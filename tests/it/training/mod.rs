@@ -14,6 +14,7 @@ use vultus::training::sampler::{Batches, People, Sampler};
 use vultus::training::{Output, Recipe, Stage, Trainer, calibrate, train};
 
 mod pipeline;
+mod recipes;
 mod resume;
 
 fn tiny() -> Stage {
@@ -200,8 +201,14 @@ fn one_seed_gives_one_run_and_training_brings_people_apart() {
     let recipe = recipe(stage.clone());
     let run = |name: &str, data_threads: usize| {
         let checkpoint = folder.path().join(name);
-        let output =
-            Output { checkpoint, checkpoint_every: 7, evaluate_every: 1000, data_threads, device: Device::Cpu };
+        let output = Output {
+            checkpoint,
+            checkpoint_every: 7,
+            evaluate_every: 1000,
+            held_out: String::new(),
+            data_threads,
+            device: Device::Cpu,
+        };
         train(&recipe, &output, &data, None, &false.into(), &mut Silent).unwrap()
     };
     let (first, second) = (run("first.checkpoint", 1), run("second.checkpoint", 3));
@@ -221,7 +228,7 @@ impl vultus::training::Observer for Silent {
         assert!(report.loss.is_finite() && report.spread > 0.0);
     }
 
-    fn evaluated(&mut self, _step: u64, _calibration: &vultus::Calibration) {}
+    fn evaluated(&mut self, _: u64, _: &vultus::model::weights::Weights, _: &vultus::Calibration) {}
 }
 
 #[test]

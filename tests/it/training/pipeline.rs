@@ -51,8 +51,14 @@ fn a_crop_that_cannot_be_read_ends_the_run_with_its_name() {
     let recipe = recipe(Stage { batch, ..tiny() });
     for data_threads in [1, 2, 5] {
         let checkpoint = folder.path().join(format!("{data_threads}.checkpoint"));
-        let output =
-            Output { checkpoint, checkpoint_every: 100, evaluate_every: 100, data_threads, device: Device::Cpu };
+        let output = Output {
+            checkpoint,
+            checkpoint_every: 100,
+            evaluate_every: 100,
+            held_out: String::new(),
+            data_threads,
+            device: Device::Cpu,
+        };
         let message = train(&recipe, &output, &data, None, &false.into(), &mut Silent).err().unwrap().to_string();
         assert!(message.contains("aa3/9.jpg"), "{message}");
     }
