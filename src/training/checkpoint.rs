@@ -4,22 +4,24 @@
 //! |----------------|-----------------------------------------------------------------------------------------------|
 //! | `weight.NAME`  | a variable or running statistic, `f32`                                                        |
 //! | `people`       | the directions of a softmax, a row a person, once there was one                               |
+//! | `memory`       | faces that triplets remember, a row each                                                      |
 //! | `SLOT.NAME`    | what the optimiser remembers of a variable: `momentum`; `first` and `second` moment; or `sum` |
 //! | `average.NAME` | the shadow of a variable or running statistic, in runs that average their weights             |
 //!
-//! The metadata key `run` holds the step and the recipe as JSON. A new file is written beside the old one and renamed, so that a
+//! The metadata key `run` holds the step, the recipe and whose the remembered faces are as JSON. A new file is written beside the old one and renamed, so that a
 //! crash leaves one of the two.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use super::loss::Memory;
 use super::optimizer::State;
 use super::optimizer::average::Average;
-use crate::{Error, Result};
+use crate::{Embedding, Error, Result};
 
 /// What must agree for a run to go on, and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +30,9 @@ pub(super) struct RunState {
     pub(super) step: u64,
     /// What of the recipe shaped them, as JSON text: numbers are compared as they were written.
     pub(super) recipe: String,
+    /// Whose the faces are that triplets remember.
+    #[serde(default)]
+    pub(super) remembered: Vec<usize>,
 }
 
 /// The tensors of a run.
@@ -36,6 +41,8 @@ pub(super) struct Tensors {
     pub(super) all: BTreeMap<String, Var>,
     /// The directions of a softmax: a row a person.
     pub(super) people: Option<Var>,
+    /// Faces that triplets remember.
+    pub(super) memory: Memory,
     /// What the optimiser remembers.
     pub(super) optimizer: State,
     /// The averaged weights, in stages that have them.
@@ -49,6 +56,7 @@ pub(super) fn save(path: &Path, state: &RunState, run: &Tensors) -> Result<()> {
         tensors.insert(format!("weight.{name}"), var.as_tensor().clone());
     }
     tensors.extend(run.people.iter().map(|people| ("people".to_owned(), people.as_tensor().clone())));
+    tensors.extend(run.memory.embeddings.iter().map(|embeddings| ("memory".to_owned(), embeddings.clone())));
     tensors.extend(run.optimizer.slots().map(|(name, tensor)| (name, tensor.clone())));
     if let Some(average) = &run.average {
         tensors.extend(average.shadow.iter().map(|(name, tensor)| (format!("average.{name}"), tensor.clone())));
@@ -116,6 +124,12 @@ impl Stored {
         }
         if let Some(people) = &run.people {
             people.set(&read("people".to_owned(), people)?)?;
+        }
+        let remembered = &self.state.remembered;
+        if let (false, Some(var)) = (remembered.is_empty(), run.all.values().next()) {
+            let shape = (remembered.len(), Embedding::DIMENSIONS);
+            let embeddings = read("memory".to_owned(), &Tensor::zeros(shape, DType::F32, var.device())?)?;
+            run.memory = Memory { embeddings: Some(embeddings), labels: remembered.clone() };
         }
         for (name, slot) in run.optimizer.slots_mut() {
             *slot = read(name, slot)?;

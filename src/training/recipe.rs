@@ -106,12 +106,20 @@ pub struct Triplets {
     /// Which triplets.
     #[serde(default)]
     pub mining: Mining,
+    /// Faces of the batches before that are remembered as they were embedded, to be positives and negatives: Wang et al. 2020 (arXiv:1912.06798).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory: usize,
     /// A squared distance; none for the soft margin, `ln(1 + exp(d(a, p) - d(a, n)))`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<f32>,
     /// Share in the loss.
     #[serde(default = "one")]
     pub weight: f32,
+}
+
+/// What a recipe does not say is not written either: checkpoints go on when a release adds a setting.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 fn one() -> f32 {
@@ -127,7 +135,7 @@ impl Default for Stage {
             input_side: None,
             batch: Batches { people: 32, crops: 4, ..Batches::default() },
             softmax: None,
-            triplets: Some(Triplets { mining: Mining::SemiHard, margin: Some(0.2), weight: 1.0 }),
+            triplets: Some(Triplets { mining: Mining::SemiHard, memory: 0, margin: Some(0.2), weight: 1.0 }),
             optimizer: Optimizer::default(),
             learning_rate: 1e-3,
             schedule: Schedule::default(),
@@ -250,6 +258,8 @@ impl Stage {
             let margin = triplets.margin.unwrap_or(1.0);
             range("margin", margin.into(), margin > 0.0 && margin <= 4.0, "a squared distance above 0, at most 4")?;
             weight(triplets.weight)?;
+            let most = 1 << 20;
+            range("memory", triplets.memory as f64, triplets.memory <= most, "at most 1,048,576 faces")?;
             if self.batch.crops < 2 {
                 return Err(Error::argument("batch", "triplets need at least two crops of each person"));
             }

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::{self, RunState, Tensors};
-use super::loss::{margin_softmax, mine, squared_distances, triplet_loss};
+use super::loss::{Memory, margin_softmax, mine, squared_distances, triplet_loss};
 use super::optimizer::average::Average;
 use super::optimizer::{State, Update};
 use super::recipe::{Recipe, Softmax, Stage};
@@ -102,7 +102,9 @@ impl Trainer {
     /// # Errors
     /// `Io`.
     pub fn save(&self, path: &Path) -> Result<()> {
-        checkpoint::save(path, &RunState { step: self.step, recipe: self.recipe.taken(self.step)? }, &self.tensors)
+        let remembered = self.tensors.memory.labels.clone();
+        let state = RunState { step: self.step, recipe: self.recipe.taken(self.step)?, remembered };
+        checkpoint::save(path, &state, &self.tensors)
     }
 
     /// One step on the crops of `labels`.
@@ -120,9 +122,7 @@ impl Trainer {
         let step = self.step - self.before + 1;
         let x = input(crops, self.recipe.network_of(stage).input_side, &self.device)?;
         let pass = self.net.train(&x.to_dtype(self.recipe.precision.dtype()?)?)?;
-        let distances = squared_distances(pass.embeddings())?;
-        let flat = distances.detach().flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        let spread = flat.iter().sum::<f32>() / flat.len().max(1) as f32;
+        let spread = spread(pass.embeddings())?;
         let mut outcome = Outcome { loss: 0.0, mined: 0.0, accuracy: 0.0, spread, gradient_norm: 0.0 };
         let mut losses = Vec::new();
         if let (Some(softmax), Some(people)) = (stage.softmax, &self.tensors.people) {
@@ -132,16 +132,24 @@ impl Trainer {
             losses.push((entropy.loss * f64::from(softmax.weight))?);
         }
         if let Some(triplets) = stage.triplets {
+            let (others, labels) = self.tensors.memory.with(pass.embeddings(), labels)?;
+            let distances = squared_distances(pass.embeddings(), &others)?;
+            let flat = distances.detach().flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             let of =
                 |label: &usize| self.sources.iter().position(|source| source.contains(label)).unwrap_or(usize::MAX);
             let from: Vec<usize> = labels.iter().map(of).collect();
-            let mined = mine(triplets.mining, &flat, labels, &from, triplets.margin);
-            outcome.mined = mined.len() as f32 / triplets.mining.most(labels).max(1) as f32;
+            let mined = mine(triplets.mining, &flat, &labels, &from, triplets.margin);
+            outcome.mined = mined.len() as f32 / triplets.mining.most(crops.len(), &labels).max(1) as f32;
             if !mined.is_empty() {
                 let loss = triplet_loss(&distances, &mined, triplets.margin.map(f64::from))?;
                 losses.push((loss * f64::from(triplets.weight))?);
             }
         }
+        self.tensors.memory.remember(
+            pass.embeddings(),
+            labels,
+            stage.triplets.map_or(0, |triplets| triplets.memory),
+        )?;
         self.step += 1;
         if !losses.is_empty() {
             let loss = Tensor::stack(&losses, 0)?.sum_all()?;
@@ -243,7 +251,14 @@ fn begin(
     trained.extend(people.iter().map(|people| (PEOPLE.to_owned(), people.clone())));
     let optimizer = State::new(stage.optimizer, stage.weight_decay, trained)?;
     let average = stage.ema.map(|decay| Average::new(decay, &all)).transpose()?;
-    Ok((net, Tensors { all, people, optimizer, average }))
+    Ok((net, Tensors { all, people, memory: Memory::default(), optimizer, average }))
+}
+
+/// Mean squared distance of all pairs of a batch.
+fn spread(embeddings: &Tensor) -> Result<f32> {
+    // Of unit vectors: two less twice the squared length of their mean.
+    let mean = embeddings.detach().mean(0)?;
+    Ok(2.0 - 2.0 * mean.sqr()?.sum_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
 }
 
 /// A draw from the normal distribution (Box & Muller 1958).

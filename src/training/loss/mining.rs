@@ -31,20 +31,21 @@ pub enum Mining {
 }
 
 impl Mining {
-    /// How many triplets a batch has for it at most.
-    pub(in crate::training) fn most(self, labels: &[usize]) -> usize {
+    /// How many triplets there are for it at most, the first `anchors` of the faces being the anchors.
+    pub(in crate::training) fn most(self, anchors: usize, labels: &[usize]) -> usize {
         let same = |label: &usize| labels.iter().filter(|other| *other == label).count();
+        let anchors = labels.iter().take(anchors);
         match self {
-            Self::SemiHard => labels.iter().map(|label| same(label) - 1).sum(),
-            Self::Hard => labels.iter().filter(|label| same(label) > 1).count(),
-            Self::All => labels.iter().map(|label| (same(label) - 1) * (labels.len() - same(label))).sum(),
+            Self::SemiHard => anchors.map(|label| same(label) - 1).sum(),
+            Self::Hard => anchors.filter(|label| same(label) > 1).count(),
+            Self::All => anchors.map(|label| (same(label) - 1) * (labels.len() - same(label))).sum(),
         }
     }
 }
 
-/// Chooses triplets of a batch.
+/// Chooses triplets whose anchors are the faces of a batch; positives and negatives may also be faces that are remembered from batches before.
 ///
-/// - `distances`: `batch * batch` squared distances, row after row.
+/// - `distances`: `batch * faces` squared distances, row after row; the first faces are those of the batch.
 /// - `labels`: whose face each is; `sources`: which collection it is from.
 /// - `margin`: a squared distance; none for the soft margin, which lets nothing pass.
 /// - Of faces that are equally near, the first. Takes time in proportion to the pairs times the batch.
@@ -56,7 +57,8 @@ pub fn mine(
     margin: Option<f32>,
 ) -> Vec<Triplet> {
     let count = labels.len();
-    assert_eq!(distances.len(), count * count, "one distance for each pair of the batch");
+    let anchors = distances.len() / count.max(1);
+    assert!(distances.len() == anchors * count && anchors <= count, "a row of distances for each face of the batch");
     assert_eq!(sources.len(), count, "a source for each label");
     let of_anchor = |anchor: usize| {
         let row = &distances[anchor * count..][..count];
@@ -87,7 +89,7 @@ pub fn mine(
             }
         }
     };
-    (0..count).into_par_iter().with_min_len(ANCHORS).flat_map_iter(of_anchor).collect()
+    (0..anchors).into_par_iter().with_min_len(ANCHORS).flat_map_iter(of_anchor).collect()
 }
 
 /// Anchors that one task mines for at least.

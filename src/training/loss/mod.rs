@@ -3,30 +3,32 @@
 //! Both are computed with plain numbers, together with how much each distance or cosine changes them. What candle differentiates is the sum of
 //! these products: no gradient goes through a search or a logarithm, and a GPU never scatters.
 
+mod memory;
 mod mining;
 mod softmax;
 
 use candle_core::{DType, Result, Tensor, bail};
 
+pub(super) use memory::Memory;
 pub use mining::{Mining, Triplet, mine};
 pub use softmax::{Entropy, margin_softmax};
 
-/// All squared distances of a batch.
+/// The squared distances of a batch to faces.
 ///
-/// - `embeddings`: `(batch, 128)`, rows of unit length.
-/// - Returns `(batch, batch)`, 0 to 4.
+/// - `embeddings`: `(batch, 128)`, `others`: `(faces, 128)`, rows of unit length.
+/// - Returns `(batch, faces)`, 0 to 4.
 ///
 /// # Errors
-/// When it is not a matrix.
-pub fn squared_distances(embeddings: &Tensor) -> Result<Tensor> {
-    embeddings.matmul(&embeddings.t()?.contiguous()?)?.affine(-2.0, 2.0)
+/// When these are not matrices of one width.
+pub fn squared_distances(embeddings: &Tensor, others: &Tensor) -> Result<Tensor> {
+    embeddings.matmul(&others.t()?.contiguous()?)?.affine(-2.0, 2.0)
 }
 
 /// Triplet loss with the margin of the FaceNet paper, or a soft one.
 ///
 /// `mean(max(0, d(a, p) - d(a, n) + margin))` over the triplets, without a margin `mean(ln(1 + exp(d(a, p) - d(a, n))))`; zero when there is none.
 ///
-/// - `distances`: `(batch, batch)`, as [`squared_distances`] returns.
+/// - `distances`: `(batch, faces)`, as [`squared_distances`] returns.
 /// - `margin`: a squared distance, so between 0 and 4; the paper uses 0.2.
 /// - Returns a scalar, at most `4 + margin`.
 ///
@@ -35,14 +37,14 @@ pub fn squared_distances(embeddings: &Tensor) -> Result<Tensor> {
 ///
 /// Source: Schroff et al., "FaceNet", CVPR 2015, section 3.1, equation 3; Hermans et al. 2017 (arXiv:1703.07737), section 2, for the soft margin.
 pub fn triplet_loss(distances: &Tensor, triplets: &[Triplet], margin: Option<f64>) -> Result<Tensor> {
-    let (count, _) = distances.dims2()?;
+    let (anchors, count) = distances.dims2()?;
     let values = distances.detach().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
     let each = 1.0 / triplets.len().max(1) as f64;
     let mut shares = vec![0.0; values.len()];
     let mut loss = 0.0;
     for triplet in triplets {
-        if [triplet.anchor, triplet.positive, triplet.negative].iter().any(|place| *place >= count) {
-            bail!("{triplet:?} lies outside a batch of {count}");
+        if triplet.anchor >= anchors || triplet.positive.max(triplet.negative) >= count {
+            bail!("{triplet:?} lies outside a batch of {anchors} and its {count} faces");
         }
         let [positive, negative] = [triplet.positive, triplet.negative].map(|other| triplet.anchor * count + other);
         let violation = values[positive] - values[negative];

@@ -151,7 +151,8 @@ fn two_sources(recipe: Recipe) -> Trainer {
 fn a_run_that_stops_anywhere_goes_through_the_same_stages() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.checkpoint");
-    let small = Stage { name: "small".into(), input_side: Some(28), ..both() };
+    let remembering = Some(Triplets { memory: 9, ..both().triplets.unwrap() });
+    let small = Stage { name: "small".into(), input_side: Some(28), triplets: remembering, ..both() };
     let recipe = Recipe { stages: vec![small, mining(), both()], ..recipe(tiny()) };
     let mut stages = Vec::new();
     for stop in 0..30 {
@@ -231,6 +232,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     check(Stage { learning_rate: f64::NAN, ..tiny() }, "learning rate: NaN");
     check(Stage { warm_up: 21, ..tiny() }, "warm-up: 21");
     check(Stage { triplets: within(0.0), ..tiny() }, "margin: 0");
+    check(Stage { triplets: Some(Triplets { memory: 1 << 30, ..tiny().triplets.unwrap() }), ..tiny() }, "memory: 1");
     check(Stage { triplets: None, ..tiny() }, "loss: none");
     check(Stage { triplets: Some(Triplets { margin: None, ..tiny().triplets.unwrap() }), ..tiny() }, "margin: none");
     check(
