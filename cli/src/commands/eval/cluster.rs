@@ -1,12 +1,11 @@
 //! `vultus eval cluster`: do the groups that are found agree with who the photos show?
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
 use vultus::clustering::{Method, PrecisionRecall, agreement, cluster};
-use vultus::{Embedding, Recognizer, Task};
+use vultus::{Recognizer, Task};
 
 use super::{Common, Photos};
 use crate::output;
@@ -32,15 +31,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
     let calibration = recognizer.calibration();
     let asked = args.far.map(|far| calibration.threshold(far)).transpose()?.or(args.cut);
     let embedded = args.photos.embed(recognizer, |_| true)?;
-    let mut people: HashMap<&str, u32> = HashMap::new();
-    let (mut embeddings, mut truth): (Vec<Embedding>, Vec<u32>) = (Vec::new(), Vec::new());
-    for face in &embedded.faces {
-        if let Some(embedding) = face.embedding() {
-            let next = people.len() as u32;
-            truth.push(*people.entry(&face.person).or_insert(next));
-            embeddings.push(embedding.clone());
-        }
-    }
+    let (embeddings, truth, people) = embedded.people();
     let cut = asked.map_or_else(|| calibration.default_threshold(Task::Cluster, embeddings.len() as u64), Ok)?;
     let start = Instant::now();
     let partition = cluster(&embeddings, Method::AverageLinkage { cut })?;
@@ -50,7 +41,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
         let answer = json!({
             "run": embedded.json(recognizer),
             "faces": embeddings.len(),
-            "people": people.len(),
+            "people": people,
             "groups": partition.groups(),
             "cut": cut,
             "far": calibration.far_at(cut),
@@ -65,7 +56,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
         out,
         "{} faces of {} people in {} groups, {seconds:.2} s (cut at distance {cut:.3}, FAR {})",
         embeddings.len(),
-        people.len(),
+        people,
         partition.groups(),
         output::rate(calibration.far_at(cut))
     )?;

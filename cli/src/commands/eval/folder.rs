@@ -1,13 +1,12 @@
 //! `vultus eval folder`: every face of known people with every other.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::Write;
 
 use serde_json::json;
 use vultus::clustering::{Method, agreement, cluster};
 use vultus::evaluation::{all_pairs, identification};
-use vultus::{Embedding, Recognizer, Task};
+use vultus::{Recognizer, Task};
 
 use super::{Common, Photos, percent, report};
 use crate::output;
@@ -42,15 +41,7 @@ const SWEEP: std::ops::RangeInclusive<u16> = 1..=100;
 
 pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
     let embedded = args.photos.embed(recognizer, |_| true)?;
-    let mut names: HashMap<&str, u32> = HashMap::new();
-    let (mut embeddings, mut people): (Vec<Embedding>, Vec<u32>) = (Vec::new(), Vec::new());
-    for face in &embedded.faces {
-        if let Some(embedding) = face.embedding() {
-            let next = names.len() as u32;
-            people.push(*names.entry(&face.person).or_insert(next));
-            embeddings.push(embedding.clone());
-        }
-    }
+    let (embeddings, people, names) = embedded.people();
     let pairs = all_pairs(&embeddings, &people)?;
     let points: Vec<_> = args.far.iter().filter_map(|far| Some((*far, pairs.at(*far)?))).collect();
     let found = identification(&embedded.faces, &[], args.seed)?;
@@ -78,7 +69,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
         text,
         "{} faces of {} people: {} pairs of one person, {} of two",
         embeddings.len(),
-        names.len(),
+        names,
         pairs.same_pairs,
         pairs.different_pairs
     )?;
@@ -111,7 +102,7 @@ pub(super) fn run(args: &Args, recognizer: &Recognizer, common: &Common, out: &m
     let answer = json!({
         "run": embedded.json(recognizer),
         "faces": embeddings.len(),
-        "people": names.len(),
+        "people": names,
         "same_pairs": pairs.same_pairs,
         "different_pairs": pairs.different_pairs,
         "points": points.iter().map(|(far, point)| json!({

@@ -6,14 +6,15 @@ mod identify;
 mod pairs;
 mod report;
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use vultus::Recognizer;
 use vultus::evaluation::{self, Degradation, LabelledFace, Look, Missing, embed_shards};
+use vultus::{Embedding, Recognizer};
 
 use super::{Answer, Common};
 use crate::output::count;
@@ -104,6 +105,17 @@ impl Photos {
 }
 
 impl Embedded {
+    /// The faces that were found, whose each is as a number, and how many people these are.
+    fn people(&self) -> (Vec<Embedding>, Vec<u32>, usize) {
+        let mut numbers: HashMap<&str, u32> = HashMap::new();
+        let found = self.faces.iter().filter_map(|face| {
+            let next = numbers.len() as u32;
+            face.embedding().map(|embedding| (embedding.clone(), *numbers.entry(&face.person).or_insert(next)))
+        });
+        let (embeddings, people) = found.unzip();
+        (embeddings, people, numbers.len())
+    }
+
     fn without_face(&self) -> usize {
         self.faces.iter().filter(|face| face.outcome.is_err()).count()
     }
