@@ -74,6 +74,9 @@ pub struct Stage {
     /// Decay of the averaged weights; with it, these are evaluated, and what the next stage begins with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<f64>,
+    /// Chance that one of the numbers that the head reads is left out: Srivastava et al. 2014 (JMLR 15).
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub dropout: f32,
     /// How crops are changed.
     #[serde(default)]
     pub augmentation: Augmentation,
@@ -122,6 +125,10 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
+fn is_nothing(share: &f32) -> bool {
+    *share == 0.0
+}
+
 fn one() -> f32 {
     1.0
 }
@@ -143,6 +150,7 @@ impl Default for Stage {
             weight_decay: 5e-4,
             clip: None,
             ema: None,
+            dropout: 0.0,
             augmentation: Augmentation::default(),
         }
     }
@@ -243,6 +251,7 @@ impl Stage {
         range("learning rate", self.learning_rate, self.learning_rate > 0.0, "a number above 0")?;
         range("warm-up", self.warm_up as f64, self.warm_up <= self.steps, "at most as many steps as the stage has")?;
         range("weight decay", self.weight_decay, self.weight_decay >= 0.0, "a number of at least 0")?;
+        share("dropout", self.dropout.into())?;
         self.batch.check()?;
         self.augmentation.check()?;
         if self.softmax.is_none() && self.triplets.is_none() {

@@ -121,7 +121,8 @@ impl Trainer {
         let stage = &self.recipe.stages[self.stage];
         let step = self.step - self.before + 1;
         let x = input(crops, self.recipe.network_of(stage).input_side, &self.device)?;
-        let pass = self.net.train(&x.to_dtype(self.recipe.precision.dtype()?)?)?;
+        let dropped = self.dropped(stage.dropout, crops.len())?;
+        let pass = self.net.train(&x.to_dtype(self.recipe.precision.dtype()?)?, dropped.as_ref())?;
         let spread = spread(pass.embeddings())?;
         let mut outcome = Outcome { loss: 0.0, mined: 0.0, accuracy: 0.0, spread, gradient_norm: 0.0 };
         let mut losses = Vec::new();
@@ -161,6 +162,21 @@ impl Trainer {
             average.follow(&self.tensors.all, step)?;
         }
         Ok(outcome)
+    }
+
+    /// What the numbers that the head reads are multiplied by in the next step: nothing, or what makes up for those. A function of the seed and
+    /// the step.
+    fn dropped(&self, share: f32, batch: usize) -> Result<Option<Tensor>> {
+        if share == 0.0 {
+            return Ok(None);
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.recipe.seed);
+        // Batches have the streams of their steps.
+        rng.set_stream(!self.step);
+        let shape = self.net.head_input(batch);
+        let one = |_| if rng.random::<f32>() < share { 0.0 } else { 1.0 / (1.0 - share) };
+        let factors: Vec<f32> = (0..shape.iter().product::<usize>()).map(one).collect();
+        Ok(Some(Tensor::from_vec(factors, &shape, &self.device)?))
     }
 
     /// Changes the variables at a step of the stage; returns the length of the gradient.

@@ -153,10 +153,11 @@ impl FaceNet {
     /// The same, normalised by the batch, towards which the running statistics move: a step's way forward.
     ///
     /// - `x`: as for [`forward`](Self::forward); the network computes in its type, `bf16` from `f32` weights too.
+    /// - `dropped`: factors of what the head reads, of [`head_input`](Self::head_input)'s shape: dropout.
     ///
     /// # Errors
     /// When shapes disagree.
-    pub fn train(&self, x: &Tensor) -> Result<Pass<'_>> {
+    pub fn train(&self, x: &Tensor, dropped: Option<&Tensor>) -> Result<Pass<'_>> {
         let stem = self.stem.train(x, None)?;
         let mut blocks: Vec<BlockTrace> = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
@@ -165,10 +166,21 @@ impl FaceNet {
         }
         let body = blocks.last().map_or(&stem.out, |trace| trace.out());
         let neck = self.neck.as_ref().map(|neck| neck.train(body, None)).transpose()?;
-        let head = self.head.train(neck.as_ref().map_or(body, |trace| &trace.out), None)?;
+        let before = neck.as_ref().map_or(body, |trace| &trace.out);
+        let dropped = dropped.map(|factors| factors.to_dtype(before.dtype())).transpose()?;
+        let head = match &dropped {
+            Some(factors) => self.head.train(&(before * factors)?, None)?,
+            None => self.head.train(before, None)?,
+        };
         let features = Var::from_tensor(&head.out)?;
         let embeddings = unit_length(features.as_tensor())?;
-        Ok(Pass { net: self, stem, blocks, neck, head, features, embeddings })
+        Ok(Pass { net: self, stem, blocks, neck, dropped, head, features, embeddings })
+    }
+
+    /// The shape of what the head reads of a batch: `(batch, side, side, channels)`.
+    pub fn head_input(&self, batch: usize) -> [usize; 4] {
+        let [side, channels] = self.head.input();
+        [batch, side, side, channels]
     }
 
     /// The same function with batch normalisation multiplied into the weights: for embedding only.
@@ -263,6 +275,7 @@ pub struct Pass<'a> {
     stem: Trace,
     blocks: Vec<BlockTrace>,
     neck: Option<Trace>,
+    dropped: Option<Tensor>,
     head: Trace,
     /// What the embeddings were scaled from: where candle's gradients end.
     features: Var,
@@ -283,6 +296,9 @@ impl Pass<'_> {
         let mut grads = loss.backward()?;
         let Some(grad) = grads.remove(&self.features) else { bail!("the loss does not depend on the embeddings") };
         let mut grad = self.net.head.backward(self.head, &grad, &mut grads)?.input;
+        if let Some(factors) = &self.dropped {
+            grad = (grad * factors)?;
+        }
         if let (Some(neck), Some(trace)) = (&self.net.neck, self.neck) {
             grad = neck.backward(trace, &grad, &mut grads)?.input;
         }

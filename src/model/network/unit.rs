@@ -40,6 +40,11 @@ impl Unit {
         Ok(Self { weight, norm, params })
     }
 
+    /// The side of the kernel, and the channels that it reads.
+    pub(super) fn input(&self) -> [usize; 2] {
+        [self.weight.dims()[0], self.weight.dims()[2]]
+    }
+
     /// With something added before the activation.
     pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let folded = self.folded()?;

@@ -165,11 +165,13 @@ fn gradients_of_the_whole_network_agree_with_finite_differences() {
         var.set(&random(var.dims(), 0.3)).unwrap();
     }
     let x = random(&[6, 14, 14, 3], 1.0);
+    // Some of what the head reads is left out.
+    let dropped = random(&net.head_input(6), 1.0).ge(0.0).unwrap().to_dtype(DType::F64).unwrap();
     let triplets: Vec<Triplet> =
         (0..4).map(|a| Triplet { anchor: a, positive: (a + 1) % 6, negative: (a + 3) % 6 }).collect();
     // A margin of 3 keeps every triplet active, so that the loss has no kink nearby.
     let loss = || {
-        let pass = net.train(&x).unwrap();
+        let pass = net.train(&x, Some(&dropped)).unwrap();
         let distances = squared_distances(pass.embeddings(), pass.embeddings()).unwrap();
         (triplet_loss(&distances, &triplets, Some(3.0)).unwrap(), pass)
     };
