@@ -50,10 +50,10 @@ def scratch(name):
     return FILES / name
 
 
-def built(features=()):
-    """Builds our side; returns the program."""
+def built(features=(), package="vultus"):
+    """Builds our side, of one package; returns the program."""
     command = [CARGO, "bench", "--no-run", "--bench", "peer", "--message-format", "json-render-diagnostics"]
-    command += ["--package", "vultus", *(word for feature in features for word in ("--features", feature))]
+    command += ["--package", package, *(word for feature in features for word in ("--features", feature))]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     artifacts = [json.loads(line) for line in lines]
     return [a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == "peer"][-1]

@@ -23,6 +23,7 @@ mod graph;
 #[expect(unsafe_code, reason = "SIMD")]
 mod kernel;
 mod nearest;
+mod quantiser;
 mod scan;
 mod segment;
 

@@ -21,7 +21,7 @@ use roaring::RoaringBitmap;
 
 use crate::graph::Scratch;
 use crate::nearest::Nearest;
-use crate::segment::{self, Row, Segment};
+use crate::segment::{self, Layout, Row, Segment};
 use crate::{DIMENSIONS_MAX, Error, Neighbor, Options, Result, Search};
 
 /// Locked while the index is open.
@@ -92,6 +92,7 @@ impl Index {
         for Entry { number, stamp, deleted } in manifest.segments {
             let path = segment::file(&self.folder, number);
             let segment = Segment::open(path, stamp, expected)?;
+            segment.verify()?;
             if deleted.max().is_some_and(|row| row as usize >= segment.count()) {
                 return Err(Error::corrupt(&self.folder.join(manifest::FILE), "deletes rows that do not exist"));
             }
@@ -145,7 +146,7 @@ impl Index {
         }
         let sizes: Vec<Size> = self.segments.iter().map(Live::size).collect();
         let merged = plan::merged(&sizes, self.pending.count(), self.options.graph_vectors_min);
-        let fresh = self.write_merged(&merged)?;
+        let fresh = self.write_merged(&merged, sequence)?;
         let kept = (0..self.segments.len()).filter(|at| !merged.contains(at)).map(|at| &self.segments[at]);
         self.write_manifest(kept.chain(&fresh).map(Live::entry).collect(), sequence)?;
 
@@ -160,7 +161,7 @@ impl Index {
     }
 
     /// Writes what is alive in the segments at these places, and what is pending, to a new segment. `None` where that is nothing.
-    fn write_merged(&mut self, merged: &[usize]) -> Result<Option<Live>> {
+    fn write_merged(&mut self, merged: &[usize], sequence: u64) -> Result<Option<Live>> {
         let sealed = merged.iter().flat_map(|at| self.segments[*at].rows());
         let mut rows: Vec<Row<'_>> = sealed.chain(self.pending.rows()).collect();
         if rows.is_empty() {
@@ -169,7 +170,10 @@ impl Index {
         rows.sort_unstable_by_key(|row| row.id);
         let number = self.next;
         let path = segment::file(&self.folder, number);
-        let stamp = segment::write(&path, &rows, self.options.dimensions, self.options.graph_vectors_min)?;
+        let after = merged.iter().map(|at| self.segments[*at].segment.sequences()[0]).fold(self.sequence, u64::min);
+        let Options { dimensions, graph_vectors_min } = self.options;
+        let stamp =
+            segment::write(&path, &rows, Layout { dimensions, graph_vectors_min, sequences: [after, sequence] })?;
         // Counted even if this seal fails later on: a number is never used twice.
         self.next += 1;
         let segment = Segment::open(path, stamp, self.options.dimensions)?;
@@ -276,16 +280,13 @@ impl Live {
 
     /// What is alive, by ascending id.
     fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let ids = self.segment.ids().iter().zip(0..).filter(|(_, row)| !self.deleted.contains(*row));
-        ids.map(|(id, row)| Row { id: *id, vector: self.segment.vector(row) })
+        let alive = self.segment.ids_from(0).filter(|(_, row)| !self.deleted.contains(*row));
+        alive.map(|(id, row)| Row { id, vector: self.segment.vector(row) })
     }
 
     /// Ids from `from` on, ascending.
     fn ids_from(&self, from: u64) -> impl Iterator<Item = u64> {
-        let ids = self.segment.ids();
-        let first = ids.partition_point(|id| *id < from);
-        let rows = ids[first..].iter().zip(first as u32..);
-        rows.filter(|(_, row)| !self.deleted.contains(*row)).map(|(id, _)| *id)
+        self.segment.ids_from(from).filter(|(_, row)| !self.deleted.contains(*row)).map(|(id, _)| id)
     }
 
     fn vector(&self, id: u64) -> Option<&[f32]> {

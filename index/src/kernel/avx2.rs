@@ -1,8 +1,12 @@
-//! Distances eight floats at a time, for CPUs with AVX2 and FMA.
+//! Eight floats or 32 codes at a time, for CPUs with AVX2 and FMA.
 
 use std::arch::x86_64::{
-    __m256, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps,
-    _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_sub_ps,
+    __m128i, __m256, __m256i, _mm_add_epi32, _mm_add_ps, _mm_add_ss, _mm_cvtsi128_si32, _mm_cvtss_f32, _mm_loadu_si128,
+    _mm_movehdup_ps, _mm_movehl_ps, _mm_shuffle_epi32, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepu8_epi16,
+    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_sub_ps,
 };
 
 use super::{Kernel, prefetch, row, scalar};
@@ -24,6 +28,14 @@ pub(super) fn detect() -> Option<Kernel> {
         gather: |query, vectors, picked, distances| {
             // SAFETY: this closure leaves `detect` only after both features were seen above.
             unsafe { gather(query, vectors, picked, distances) }
+        },
+        bytes: |query, codes, picked, dots| {
+            // SAFETY: this closure leaves `detect` only after both features were seen above.
+            unsafe { bytes(query, codes, picked, dots) }
+        },
+        nibbles: |query, codes, picked, dots| {
+            // SAFETY: this closure leaves `detect` only after both features were seen above.
+            unsafe { nibbles(query, codes, picked, dots) }
         },
     })
 }
@@ -68,4 +80,63 @@ fn horizontal_sum(lanes: __m256) -> f32 {
     let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
     let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// Bytes are widened first: products of two of them, added in pairs, don't fit in 16 bits.
+#[target_feature(enable = "avx2,fma")]
+fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
+    picked.iter().for_each(|&picked| prefetch(row(codes, query.len(), picked)));
+    for (&picked, dot) in picked.iter().zip(dots) {
+        let mut sum = _mm256_setzero_si256();
+        for (codes, query) in row(codes, query.len(), picked).as_chunks::<16>().0.iter().zip(query.as_chunks::<16>().0)
+        {
+            // SAFETY: sixteen bytes each, and `loadu` asks for no alignment.
+            let (codes, query) =
+                unsafe { (_mm_loadu_si128(codes.as_ptr().cast()), _mm_loadu_si128(query.as_ptr().cast())) };
+            let products = _mm256_madd_epi16(_mm256_cvtepu8_epi16(codes), _mm256_cvtepi8_epi16(query));
+            sum = _mm256_add_epi32(sum, products);
+        }
+        *dot = sum_of_lanes(sum);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
+    let width = query.len() / 2;
+    picked.iter().for_each(|&picked| prefetch(row(codes, width, picked)));
+    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for (&picked, dot) in picked.iter().zip(dots) {
+        let mut sum = _mm256_setzero_si256();
+        for (codes, query) in row(codes, width, picked).as_chunks::<64>().0.iter().zip(query.as_chunks::<128>().0) {
+            let query = query.as_chunks::<32>().0;
+            // At most 4 x 2 x 15 x 127: it fits in 16 bits.
+            let mut products = _mm256_setzero_si256();
+            for (at, codes) in codes.as_chunks::<32>().0.iter().enumerate() {
+                let codes = load(codes);
+                let [first, second] = [at, at + 2].map(|at| load(bytemuck::cast_ref(&query[at])));
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
+                let both = [(_mm256_and_si256(codes, low), first), (high, second)];
+                for (codes, query) in both {
+                    products = _mm256_add_epi16(products, _mm256_maddubs_epi16(codes, query));
+                }
+            }
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
+        }
+        *dot = sum_of_lanes(sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: the array is as long as a register, and `loadu` asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sum_of_lanes(lanes: __m256i) -> i32 {
+    let four: __m128i = _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
 }

@@ -1,7 +1,11 @@
-//! Distances sixteen floats at a time, for CPUs with AVX-512.
+//! Sixteen floats or 64 codes at a time, for CPUs with AVX-512 and its byte products (VNNI).
 
 use std::arch::x86_64::{
-    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_setzero_ps, _mm512_sub_ps,
+    __m128i, __m512i, _mm_add_epi32, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castsi512_si128, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_srli_epi16, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
 use super::{Kernel, prefetch, row, scalar};
@@ -10,19 +14,30 @@ const LANES: usize = 16;
 /// Rows between asking for one and measuring it.
 const AHEAD: usize = 3;
 
-/// The kernel, if this CPU has the feature. Holding the pointers is the proof that they may be called.
+/// The kernel, if this CPU has the features. Holding the pointers is the proof that they may be called.
 pub(super) fn detect() -> Option<Kernel> {
-    if !is_x86_feature_detected!("avx512f") {
+    let has_all = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni");
+    if !has_all {
         return None;
     }
     Some(Kernel {
         scan: |query, rows, distances| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
+            // SAFETY: this closure leaves `detect` only after the features were seen above.
             unsafe { scan(query, rows, distances) }
         },
         gather: |query, vectors, picked, distances| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
+            // SAFETY: this closure leaves `detect` only after the features were seen above.
             unsafe { gather(query, vectors, picked, distances) }
+        },
+        bytes: |query, codes, picked, dots| {
+            // SAFETY: this closure leaves `detect` only after the features were seen above.
+            unsafe { bytes(query, codes, picked, dots) }
+        },
+        nibbles: |query, codes, picked, dots| {
+            // SAFETY: this closure leaves `detect` only after the features were seen above.
+            unsafe { nibbles(query, codes, picked, dots) }
         },
     })
 }
@@ -58,4 +73,78 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
         sums[i % 2] = _mm512_fmadd_ps(difference, difference, sums[i % 2]);
     }
     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1])) + scalar::squared_distance(a_tail, b_tail)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
+    picked.iter().for_each(|&picked| prefetch(row(codes, query.len(), picked)));
+    for (picked, dots) in picked.chunks(4).zip(dots.chunks_mut(4)) {
+        let rows = four(codes, query.len(), picked);
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (at, query) in query.as_chunks::<64>().0.iter().enumerate() {
+            let query = load(bytemuck::cast_ref(query));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                *sum = _mm512_dpbusd_epi32(*sum, load(&row[at]), query);
+            }
+        }
+        store(sum_each(sums), dots);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
+    let width = query.len() / 2;
+    picked.iter().for_each(|&picked| prefetch(row(codes, width, picked)));
+    let low = _mm512_set1_epi8(15);
+    for (picked, dots) in picked.chunks(4).zip(dots.chunks_mut(4)) {
+        let rows = four(codes, width, picked);
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for (at, query) in query.as_chunks::<128>().0.iter().enumerate() {
+            let halves = query.as_chunks::<64>().0;
+            let (first, second) = (load(bytemuck::cast_ref(&halves[0])), load(bytemuck::cast_ref(&halves[1])));
+            for (sum, row) in sums.iter_mut().zip(rows) {
+                let codes = load(&row[at]);
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_and_si512(codes, low), first);
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low), second);
+            }
+        }
+        store(sum_each(sums), dots);
+    }
+}
+
+/// Four rows, so that their sums are added up together; where fewer were picked, the last one fills up.
+#[inline(always)]
+fn four<'a>(codes: &'a [u8], width: usize, picked: &[u32]) -> [&'a [[u8; 64]]; 4] {
+    let last = picked.len() - 1;
+    let at = |place: usize| row(codes, width, picked[place.min(last)]).as_chunks::<64>().0;
+    [at(0), at(1), at(2), at(3)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    // SAFETY: the array is as long as a register, and `loadu` asks for no alignment.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// The first of four sums, as many as there is room for.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(sums: __m128i, dots: &mut [i32]) {
+    let mut all = [0; 4];
+    // SAFETY: four `i32` are sixteen bytes, and `storeu` asks for no alignment.
+    unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), sums) };
+    dots.copy_from_slice(&all[..dots.len()]);
+}
+
+/// The sum of the lanes of each of four.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum_each([a, b, c, d]: [__m512i; 4]) -> __m128i {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let lanes = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let (first, second) = (_mm512_castsi512_si128(lanes), _mm512_extracti32x4_epi32::<1>(lanes));
+    let (third, fourth) = (_mm512_extracti32x4_epi32::<2>(lanes), _mm512_extracti32x4_epi32::<3>(lanes));
+    _mm_add_epi32(_mm_add_epi32(first, second), _mm_add_epi32(third, fourth))
 }

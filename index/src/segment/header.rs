@@ -1,51 +1,125 @@
-//! Segment header, version 1: the first 64 bytes of every `*.seg` file.
+//! Segment file, version 2: the first 64 bytes of every `*.seg` file, and where its sections are.
 //!
-//! | offset | bytes | field      | meaning                                                                  |
-//! |-------:|------:|------------|--------------------------------------------------------------------------|
-//! |      0 |     8 | magic      | `VULTSEG\n`                                                              |
-//! |      8 |     4 | version    | 1; a reader refuses every number it does not know                        |
-//! |     12 |     4 | dimensions | floats per vector                                                        |
-//! |     16 |     8 | count      | vectors in this segment, fewer than 2³²                                  |
-//! |     24 |     8 | vectors_at | byte offset of the vectors: the first multiple of 64 behind the ids      |
-//! |     32 |     8 | graph_at   | byte offset of the graph: the first multiple of 64 behind the vectors    |
-//! |     40 |     8 | bytes      | of the file; equal to graph_at where there is no graph                   |
-//! |     48 |     4 | ids_crc    | CRC-32 of bytes 64..vectors_at: the ids, `u64` ascending, and zeros      |
-//! |     52 |     4 | vectors_crc| CRC-32 of bytes vectors_at..graph_at: the vectors, `f32`, and zeros      |
-//! |     56 |     4 | graph_crc  | CRC-32 of bytes graph_at..bytes; its table is in `graph/mod.rs`          |
-//! |     60 |     4 | crc        | CRC-32 of bytes 0..60; stands here in every version                      |
+//! | offset | bytes | field      | meaning                                                                      |
+//! |-------:|------:|------------|------------------------------------------------------------------------------|
+//! |      0 |     8 | magic      | `VULTSEG\n`                                                                  |
+//! |      8 |     4 | version    | 2; a reader refuses every number it does not know                            |
+//! |     12 |     4 | dimensions | floats per vector                                                            |
+//! |     16 |     8 | count      | vectors in this segment, fewer than 2³¹                                      |
+//! |     24 |     8 | after      | the vectors are from writes behind this sequence number of the caller        |
+//! |     32 |     8 | until      | up to this one                                                               |
+//! |     40 |     8 | checks_at  | byte offset of the checksums: where the last section ends                    |
+//! |     48 |     8 | bytes      | of the file: checks_at, and four for each block of 64 KiB from byte 64 to it |
+//! |     56 |     4 | checks_crc | CRC-32 of the checksums                                                      |
+//! |     60 |     4 | crc        | CRC-32 of bytes 0..60; stands here in every version                          |
 //!
-//! Integers and floats are little-endian, each CRC is the IEEE one. The four CRCs cover every byte, padding too, so `crc` alone
-//! says which file this is: the manifest repeats it. A change to this table is a new version, a new golden file in
-//! `tests/format/` and a line in CHANGELOG.md; old golden files are never regenerated.
+//! The sections follow, each from a multiple of 64 on, with zeros in between:
+//!
+//! | section   | bytes                        | what                                                                     |
+//! |-----------|------------------------------|--------------------------------------------------------------------------|
+//! | ids       | 8 × count                    | `u64`, one for each row                                                  |
+//! | by_id     | 4 × count                    | `u32`: the rows by ascending id                                          |
+//! | vectors   | 4 × dimensions × count       | `f32`                                                                    |
+//! | quantiser | 8 × dimensions               | `f32`: the lowest level of each dimension, then the steps; `quantiser.rs` |
+//! | codes     | 64 × ⌈dimensions/128⌉ × count | one code for each row; `quantiser.rs`                                    |
+//! | graph     | up to checks_at              | `graph/mod.rs`                                                           |
+//! | checksums | 4 a block                    | `u32`: CRC-32 of each block                                              |
+//!
+//! The last three before the checksums are not there in a segment without a graph. Rows stand in an order that keeps neighbours together where
+//! there is a graph, and by id where not. Integers and floats are little-endian, each CRC is the IEEE one. The CRCs cover every byte, so `crc`
+//! alone says which file this is: the manifest repeats it. A change to this table is a new version, a new golden file in `tests/format/` and a
+//! line in CHANGELOG.md; old golden files are never regenerated.
 
+use std::ops::Range;
 use std::path::Path;
 
+use crate::quantiser::code_bytes;
 use crate::{Error, Result};
 
 pub(super) const LEN: usize = 64;
 const MAGIC: [u8; 8] = *b"VULTSEG\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Sections start at multiples of this: a cache line, and more than any of our types asks for.
 const ALIGN: u64 = 64;
+/// Bytes that have one checksum.
+pub(super) const BLOCK: usize = 1 << 16;
+/// Rows have 31 bits where a search sorts them.
+pub(super) const COUNT_MAX: usize = 1 << 31;
 
 /// What a segment holds, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) dimensions: u32,
     pub(super) count: u32,
-    pub(super) bytes: u64,
-    pub(super) ids_crc: u32,
-    pub(super) vectors_crc: u32,
-    pub(super) graph_crc: u32,
+    /// Of the caller's sequence numbers.
+    pub(super) sequences: [u64; 2],
+    pub(super) checks_at: u64,
+    pub(super) checks_crc: u32,
+}
+
+/// Where the sections are, as bytes of the file; empty for those that are not there.
+#[derive(Clone, Debug)]
+pub(super) struct Sections {
+    pub(super) ids: Range<usize>,
+    pub(super) by_id: Range<usize>,
+    pub(super) vectors: Range<usize>,
+    pub(super) quantiser: Range<usize>,
+    pub(super) codes: Range<usize>,
+    pub(super) graph: Range<usize>,
+    pub(super) checks: Range<usize>,
 }
 
 impl Header {
-    pub(super) fn vectors_at(&self) -> u64 {
-        (LEN as u64 + u64::from(self.count) * 8).next_multiple_of(ALIGN)
+    /// The ends of the sections that every segment has, and of those that only one with a graph has.
+    fn ends(dimensions: u32, count: u32) -> [[u64; 2]; 5] {
+        let (dimensions, count) = (u64::from(dimensions), u64::from(count));
+        let sizes = [
+            8 * count,
+            4 * count,
+            4 * dimensions * count,
+            8 * dimensions,
+            code_bytes(dimensions as usize) as u64 * count,
+        ];
+        let mut at = LEN as u64;
+        sizes.map(|size| {
+            let section = [at, at + size];
+            at = (at + size).next_multiple_of(ALIGN);
+            section
+        })
     }
 
-    pub(super) fn graph_at(&self) -> u64 {
-        (self.vectors_at() + u64::from(self.count) * u64::from(self.dimensions) * 4).next_multiple_of(ALIGN)
+    /// A header whose checksums are still to come.
+    ///
+    /// - `graph`: bytes of the graph, if there is one.
+    pub(super) fn new(dimensions: u32, count: u32, sequences: [u64; 2], graph: Option<usize>) -> Self {
+        let [_, _, vectors, _, codes] = Self::ends(dimensions, count);
+        let checks_at = match graph {
+            Some(bytes) => codes[1].next_multiple_of(ALIGN) + bytes as u64,
+            None => vectors[1],
+        };
+        Self { dimensions, count, sequences, checks_at: checks_at.next_multiple_of(ALIGN), checks_crc: 0 }
+    }
+
+    pub(super) fn has_graph(&self) -> bool {
+        self.checks_at > Self::ends(self.dimensions, self.count)[2][1].next_multiple_of(ALIGN)
+    }
+
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.checks_at + 4 * (self.checks_at - LEN as u64).div_ceil(BLOCK as u64)
+    }
+
+    /// For a header that was decoded and a file that is as long as it says.
+    pub(super) fn sections(&self) -> Sections {
+        let ends = Self::ends(self.dimensions, self.count);
+        let [ids, by_id, vectors, quantiser, codes] = ends.map(|[from, to]| from as usize..to as usize);
+        let checks = self.checks_at as usize..self.bytes() as usize;
+        let none = self.checks_at as usize..self.checks_at as usize;
+        if !self.has_graph() {
+            return Sections { ids, by_id, vectors, quantiser: none.clone(), codes: none.clone(), graph: none, checks };
+        }
+        let graph = codes.end.next_multiple_of(ALIGN as usize)..self.checks_at as usize;
+        Sections { ids, by_id, vectors, quantiser, codes, graph, checks }
     }
 
     pub(super) fn encode(&self) -> [u8; LEN] {
@@ -55,12 +129,11 @@ impl Header {
         put(8, &VERSION.to_le_bytes());
         put(12, &self.dimensions.to_le_bytes());
         put(16, &u64::from(self.count).to_le_bytes());
-        put(24, &self.vectors_at().to_le_bytes());
-        put(32, &self.graph_at().to_le_bytes());
-        put(40, &self.bytes.to_le_bytes());
-        put(48, &self.ids_crc.to_le_bytes());
-        put(52, &self.vectors_crc.to_le_bytes());
-        put(56, &self.graph_crc.to_le_bytes());
+        put(24, &self.sequences[0].to_le_bytes());
+        put(32, &self.sequences[1].to_le_bytes());
+        put(40, &self.checks_at.to_le_bytes());
+        put(48, &self.bytes().to_le_bytes());
+        put(56, &self.checks_crc.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -78,22 +151,25 @@ impl Header {
         if version != VERSION {
             return Err(Error::Version { path: path.to_owned(), found: version, known: VERSION });
         }
+        let count = u32::try_from(u64_at(bytes, 16)).ok().filter(|count| (*count as usize) < COUNT_MAX);
         let header = Self {
             dimensions: u32_at(bytes, 12),
-            count: u32::try_from(u64_at(bytes, 16)).map_err(|_| corrupt("holds more vectors than fit"))?,
-            bytes: u64_at(bytes, 40),
-            ids_crc: u32_at(bytes, 48),
-            vectors_crc: u32_at(bytes, 52),
-            graph_crc: u32_at(bytes, 56),
+            count: count.ok_or_else(|| corrupt("holds more vectors than fit"))?,
+            sequences: [u64_at(bytes, 24), u64_at(bytes, 32)],
+            checks_at: u64_at(bytes, 40),
+            checks_crc: u32_at(bytes, 56),
         };
         if header.dimensions as usize > crate::DIMENSIONS_MAX {
             return Err(corrupt("vectors have more dimensions than fit"));
         }
-        if u64_at(bytes, 24) != header.vectors_at() || u64_at(bytes, 32) != header.graph_at() {
+        let [_, _, vectors, _, codes] = Self::ends(header.dimensions, header.count);
+        let is_whole = header.checks_at == vectors[1].next_multiple_of(ALIGN) || header.checks_at > codes[1];
+        // Far from overflow, and from what any file system holds.
+        if !is_whole || !header.checks_at.is_multiple_of(ALIGN) || header.checks_at > 1 << 60 {
             return Err(corrupt("sections are not where the count says"));
         }
-        if header.bytes < header.graph_at() {
-            return Err(corrupt("the file ends before its graph begins"));
+        if u64_at(bytes, 48) != header.bytes() {
+            return Err(corrupt("the file is not as long as its sections"));
         }
         Ok(header)
     }
@@ -117,35 +193,56 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
-    const GOOD: Header =
-        Header { dimensions: 128, count: 3, bytes: 1664, ids_crc: 1, vectors_crc: 2, graph_crc: u32::MAX };
+    fn good() -> Header {
+        Header { checks_crc: 7, ..Header::new(128, 3, [5, 9], Some(640)) }
+    }
 
     #[test]
-    fn a_header_reads_back_as_written() {
-        assert_eq!(Header::decode(&GOOD.encode(), Path::new("t.seg")).unwrap(), GOOD);
+    fn a_header_reads_back_as_written_and_sections_follow_each_other() {
+        let flat = Header::new(128, 3, [0, 9], None);
+        for header in [good(), flat] {
+            assert_eq!(Header::decode(&header.encode(), Path::new("t.seg")).unwrap(), header);
+        }
+        let Sections { ids, by_id, vectors, quantiser, codes, graph, checks } = good().sections();
+        assert_eq!([ids, by_id, vectors, quantiser], [64..88, 128..140, 192..1728, 1728..2752]);
+        assert_eq!([codes, graph, checks], [2752..2944, 2944..3584, 3584..3588]);
+        assert!(flat.sections().graph.is_empty() && !flat.has_graph());
+        assert_eq!(flat.sections().checks, 1728..1732);
     }
 
     #[test]
     fn any_flipped_bit_is_refused() {
         for bit in 0..LEN * 8 {
-            let mut bad = GOOD.encode();
+            let mut bad = good().encode();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Header::decode(&bad, Path::new("t.seg")).is_err(), "bit {bit} went unnoticed");
         }
     }
 
-    #[test]
-    fn a_newer_version_is_named_and_not_called_damage() {
-        let mut newer = GOOD.encode();
-        newer[8] = 2;
-        let crc = crc32fast::hash(&newer[..60]);
-        newer[60..].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(Header::decode(&newer, Path::new("t.seg")), Err(Error::Version { found: 2, .. })));
+    /// A header with other bytes, and the checksum that belongs to them.
+    fn resealed(at: usize, bytes: &[u8]) -> [u8; LEN] {
+        let mut changed = good().encode();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = crc32fast::hash(&changed[..60]);
+        changed[60..].copy_from_slice(&crc.to_le_bytes());
+        changed
     }
 
     #[test]
-    fn a_header_that_promises_more_than_the_file_holds_is_refused() {
-        let short = Header { bytes: GOOD.graph_at() - 1, ..GOOD };
-        assert!(Header::decode(&short.encode(), Path::new("t.seg")).is_err());
+    fn another_version_is_named_and_not_called_damage() {
+        for version in [1, 3] {
+            let decoded = Header::decode(&resealed(8, &[version]), Path::new("t.seg"));
+            assert!(matches!(decoded, Err(Error::Version { found, .. }) if found == u32::from(version)));
+        }
+    }
+
+    #[test]
+    fn a_header_that_promises_other_sections_than_the_file_holds_is_refused() {
+        for at in [0u64, 1727, 1792, 2944, 3585, u64::MAX - 63] {
+            assert!(Header::decode(&resealed(40, &at.to_le_bytes()), Path::new("t.seg")).is_err(), "{at}");
+        }
+        for count in [1000u64, 1 << 31, u64::MAX] {
+            assert!(Header::decode(&resealed(16, &count.to_le_bytes()), Path::new("t.seg")).is_err(), "{count}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One immutable file of vectors: ids in ascending order, vectors in the same order, and a graph where that pays.
+//! One immutable file of vectors: ids, vectors, and where that pays codes and a graph to find them by.
 //!
 //! A row is a vector's place in its segment. Which rows were deleted is not known here: the file never changes.
 
@@ -10,20 +10,22 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use header::{Header, LEN};
+use header::{BLOCK, Header, LEN, Sections};
 use map::Map;
 
 use crate::graph::Graph;
+use crate::quantiser::Quantiser;
 use crate::{Error, Result};
 
-pub(crate) use write::write;
+pub(crate) use write::{Layout, write};
 
-/// A segment file, verified and mapped.
+/// A segment file, mapped.
 pub(crate) struct Segment {
+    path: PathBuf,
     map: Map,
     header: Header,
+    sections: Sections,
     stamp: Stamp,
-    has_graph: bool,
 }
 
 /// What a manifest says about a segment file: enough to tell any other file from it.
@@ -42,7 +44,7 @@ pub(crate) struct Row<'a> {
 }
 
 impl Segment {
-    /// Maps the file and verifies every byte of it.
+    /// Maps the file. Its header and its length are checked, the sections are not: [`verify`](Self::verify) does that.
     pub(crate) fn open(path: PathBuf, stamp: Stamp, dimensions: usize) -> Result<Self> {
         let corrupt = |what: &str| Error::corrupt(&path, what);
         if !path.exists() {
@@ -55,26 +57,38 @@ impl Segment {
         if stamp != (Stamp { bytes: bytes.len() as u64, crc: header::crc(head) }) {
             return Err(corrupt("is not the file that the manifest names"));
         }
-        if header.bytes != bytes.len() as u64 || header.dimensions as usize != dimensions {
+        if header.bytes() != bytes.len() as u64 || header.dimensions as usize != dimensions {
             return Err(corrupt("holds something else than its header and the manifest say"));
         }
-        let segment = Self { has_graph: header.graph_at() < header.bytes, map, header, stamp };
-        for (section, crc, name) in [
-            (segment.section(LEN as u64, header.vectors_at()), header.ids_crc, "ids"),
-            (segment.section(header.vectors_at(), header.graph_at()), header.vectors_crc, "vectors"),
-            (segment.section(header.graph_at(), header.bytes), header.graph_crc, "graph"),
-        ] {
-            if crc32fast::hash(section) != crc {
-                return Err(corrupt(&format!("the checksum of the {name} is wrong")));
-            }
-        }
-        if !segment.ids().is_sorted_by(|a, b| a < b) {
-            return Err(corrupt("ids do not ascend"));
-        }
-        if segment.has_graph {
-            Graph::check(segment.graph_bytes(), segment.count()).map_err(corrupt)?;
+        let segment = Self { sections: header.sections(), map, header, stamp, path };
+        if segment.header.has_graph() {
+            segment.view_graph().map_err(|what| Error::corrupt(&segment.path, what))?;
         }
         Ok(segment)
+    }
+
+    /// Compares every byte with its checksum, and checks what a search relies on.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let corrupt = |what: &str| Error::corrupt(&self.path, what);
+        let checks = &self.map.bytes()[self.sections.checks.clone()];
+        if crc32fast::hash(checks) != self.header.checks_crc {
+            return Err(corrupt("the checksum of the checksums is wrong"));
+        }
+        let blocks = self.map.bytes()[LEN..self.sections.checks.start].chunks(BLOCK);
+        for (number, (block, crc)) in blocks.zip(checks.as_chunks::<4>().0).enumerate() {
+            if crc32fast::hash(block) != u32::from_le_bytes(*crc) {
+                let from = LEN + number * BLOCK;
+                return Err(corrupt(&format!("the checksum of bytes {from} to {} is wrong", from + block.len())));
+            }
+        }
+        let is_row = |row: &u32| (*row as usize) < self.count();
+        if !self.by_id().iter().all(is_row) || !self.ids_from(0).is_sorted_by(|a, b| a.0 < b.0) {
+            return Err(corrupt("ids do not ascend"));
+        }
+        if self.header.has_graph() && !self.quantiser().is_sound() {
+            return Err(corrupt("the quantiser has no levels"));
+        }
+        Ok(())
     }
 
     /// What tells this file from any other.
@@ -82,20 +96,35 @@ impl Segment {
         self.stamp
     }
 
+    /// The caller's sequence numbers behind which and up to which its vectors were written.
+    pub(crate) fn sequences(&self) -> [u64; 2] {
+        self.header.sequences
+    }
+
     /// Vectors in the file, those deleted since included.
     pub(crate) fn count(&self) -> usize {
         self.header.count as usize
     }
 
-    /// Ids, ascending.
+    /// The id of each row.
     pub(crate) fn ids(&self) -> &[u64] {
-        bytemuck::cast_slice(&self.map.bytes()[LEN..][..self.count() * 8])
+        bytemuck::cast_slice(&self.map.bytes()[self.sections.ids.clone()])
     }
 
-    /// Vectors, in the order of their ids.
+    /// Rows by ascending id.
+    fn by_id(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.map.bytes()[self.sections.by_id.clone()])
+    }
+
+    /// Ids that are at least `from`, ascending, and their rows.
+    pub(crate) fn ids_from(&self, from: u64) -> impl Iterator<Item = (u64, u32)> {
+        let first = self.by_id().partition_point(|row| self.ids()[*row as usize] < from);
+        self.by_id()[first..].iter().map(|row| (self.ids()[*row as usize], *row))
+    }
+
+    /// One vector for each row.
     pub(crate) fn vectors(&self) -> &[f32] {
-        let floats = self.count() * self.header.dimensions as usize;
-        bytemuck::cast_slice(&self.map.bytes()[self.header.vectors_at() as usize..][..floats * 4])
+        bytemuck::cast_slice(&self.map.bytes()[self.sections.vectors.clone()])
     }
 
     pub(crate) fn vector(&self, row: u32) -> &[f32] {
@@ -105,19 +134,25 @@ impl Segment {
 
     /// The row of an id, deleted or not.
     pub(crate) fn row_of(&self, id: u64) -> Option<u32> {
-        self.ids().binary_search(&id).ok().map(|row| row as u32)
+        let at = self.by_id().binary_search_by_key(&id, |row| self.ids()[*row as usize]).ok()?;
+        Some(self.by_id()[at])
+    }
+
+    fn quantiser(&self) -> Quantiser<'_> {
+        Quantiser::view(bytemuck::cast_slice(&self.map.bytes()[self.sections.quantiser.clone()]))
+    }
+
+    /// One code for each row.
+    fn codes(&self) -> &[u8] {
+        &self.map.bytes()[self.sections.codes.clone()]
+    }
+
+    fn view_graph(&self) -> Result<Graph<'_>, &'static str> {
+        Graph::view(&self.map.bytes()[self.sections.graph.clone()], self.count(), self.header.dimensions as usize)
     }
 
     fn graph(&self) -> Option<Graph<'_>> {
-        self.has_graph.then(|| Graph::view(self.graph_bytes(), self.count()))
-    }
-
-    fn graph_bytes(&self) -> &[u8] {
-        self.section(self.header.graph_at(), self.header.bytes)
-    }
-
-    fn section(&self, from: u64, to: u64) -> &[u8] {
-        &self.map.bytes()[from as usize..to as usize]
+        self.header.has_graph().then(|| self.view_graph().ok()).flatten()
     }
 }
 

@@ -1,82 +1,149 @@
-//! Writes a segment file: sections first, then the header that knows their checksums.
+//! Writes a segment file: sections first, then the checksums of their blocks, then the header that knows theirs.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::header::{self, Header, LEN};
+use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
 use super::{Row, Stamp};
 use crate::folder::durable;
-use crate::{Result, graph};
+use crate::quantiser::{self, Quantiser};
+use crate::{Error, Result, graph};
+
+/// What is written besides the vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    pub(crate) dimensions: usize,
+    /// A graph is built from this many rows on.
+    pub(crate) graph_vectors_min: usize,
+    /// The caller's sequence numbers behind which and up to which the rows were written.
+    pub(crate) sequences: [u64; 2],
+}
 
 /// Writes `rows` to a new file that is durable on return.
 ///
-/// - `rows`: ids ascend, vectors are of one length; fewer than 2³² of them.
-/// - `graph_vectors_min`: a graph is built from this many rows on.
-pub(crate) fn write(path: &Path, rows: &[Row<'_>], dimensions: usize, graph_vectors_min: usize) -> Result<Stamp> {
-    let graph = if rows.len() >= graph_vectors_min.max(2) { graph::build(rows) } else { Vec::new() };
+/// - `rows`: ids ascend, vectors are of one length; fewer than 2³¹ of them.
+pub(crate) fn write(path: &Path, rows: &[Row<'_>], layout: Layout) -> Result<Stamp> {
+    if rows.len() >= COUNT_MAX {
+        return Err(Error::io(path)(io::Error::other("a segment holds fewer than 2³¹ vectors")));
+    }
+    let content = Content::new(rows, layout);
     durable::write(path, |file| {
-        let header = write_sections(file, rows, dimensions, &graph)?;
+        let header = content.write(file)?;
         file.seek(SeekFrom::Start(0))?;
         let encoded = header.encode();
         file.write_all(&encoded)?;
-        Ok(Stamp { bytes: header.bytes, crc: header::crc(&encoded) })
+        Ok(Stamp { bytes: header.bytes(), crc: header::crc(&encoded) })
     })
 }
 
-fn write_sections(file: &mut BufWriter<File>, rows: &[Row<'_>], dimensions: usize, graph: &[u8]) -> io::Result<Header> {
-    let mut header = Header {
-        dimensions: dimensions as u32,
-        count: u32::try_from(rows.len()).map_err(|_| io::Error::other("a segment holds fewer than 2³² vectors"))?,
-        bytes: 0,
-        ids_crc: 0,
-        vectors_crc: 0,
-        graph_crc: 0,
-    };
-    header.bytes = header.graph_at() + graph.len() as u64;
-    file.write_all(&[0; LEN])?;
+/// The bytes of the sections, or where they come from.
+struct Content<'a> {
+    rows: Vec<Row<'a>>,
+    /// The places of `rows` by ascending id.
+    by_id: Vec<u32>,
+    quantiser: Vec<f32>,
+    codes: Vec<u8>,
+    graph: Vec<u8>,
+    header: Header,
+}
 
-    let mut ids = Section::new(file);
-    for row in rows {
-        ids.put(&row.id.to_le_bytes())?;
+impl<'a> Content<'a> {
+    fn new(rows: &[Row<'a>], Layout { dimensions, graph_vectors_min, sequences }: Layout) -> Self {
+        let count = rows.len() as u32;
+        if rows.len() < graph_vectors_min.max(2) {
+            let header = Header::new(dimensions as u32, count, sequences, None);
+            let empty = (Vec::new(), Vec::new(), Vec::new());
+            return Self {
+                rows: rows.to_vec(),
+                by_id: (0..count).collect(),
+                quantiser: empty.0,
+                codes: empty.1,
+                graph: empty.2,
+                header,
+            };
+        }
+        let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
+        let built = graph::build(&vectors);
+        let mut by_id = vec![0; rows.len()];
+        built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
+        let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
+        let quantiser = quantiser::fit(dimensions, vectors.iter().copied());
+        let mut codes = Vec::with_capacity(quantiser::code_bytes(dimensions) * rows.len());
+        rows.iter().for_each(|row| Quantiser::view(&quantiser).encode(row.vector, &mut codes));
+        let graph = built.encode(&codes, dimensions);
+        let header = Header::new(dimensions as u32, count, sequences, Some(graph.len()));
+        Self { rows, by_id, quantiser, codes, graph, header }
     }
-    header.ids_crc = ids.finish(header.vectors_at() - LEN as u64)?;
 
-    let mut vectors = Section::new(file);
-    for row in rows {
+    fn write(&self, file: &mut BufWriter<File>) -> io::Result<Header> {
+        file.write_all(&[0; LEN])?;
+        let Sections { ids, by_id, vectors, quantiser, codes, graph, checks } = self.header.sections();
+        let mut blocks = Blocks { file, at: LEN, crc: crc32fast::Hasher::new(), in_block: 0, crcs: Vec::new() };
+        blocks.fill_up(ids.start)?;
+        self.rows.iter().try_for_each(|row| blocks.put(&row.id.to_le_bytes()))?;
+        blocks.fill_up(by_id.start)?;
         // The target is little-endian, or `map.rs` would not compile.
-        vectors.put(bytemuck::cast_slice(row.vector))?;
+        blocks.put(bytemuck::cast_slice(&self.by_id))?;
+        blocks.fill_up(vectors.start)?;
+        self.rows.iter().try_for_each(|row| blocks.put(bytemuck::cast_slice(row.vector)))?;
+        for (section, bytes) in [
+            (quantiser, bytemuck::cast_slice(&self.quantiser)),
+            (codes, self.codes.as_slice()),
+            (graph, self.graph.as_slice()),
+        ] {
+            blocks.fill_up(section.start)?;
+            blocks.put(bytes)?;
+        }
+        blocks.fill_up(checks.start)?;
+        let crcs: Vec<u8> = blocks.finish().into_iter().flat_map(u32::to_le_bytes).collect();
+        file.write_all(&crcs)?;
+        Ok(Header { checks_crc: crc32fast::hash(&crcs), ..self.header })
     }
-    header.vectors_crc = vectors.finish(header.graph_at() - header.vectors_at())?;
-
-    let mut links = Section::new(file);
-    links.put(graph)?;
-    header.graph_crc = links.finish(graph.len() as u64)?;
-    Ok(header)
 }
 
-/// Bytes of one section on their way into the file.
-struct Section<'a> {
+/// Bytes on their way into the file, and the checksums of their blocks.
+struct Blocks<'a> {
     file: &'a mut BufWriter<File>,
+    /// Bytes that the file has.
+    at: usize,
     crc: crc32fast::Hasher,
-    bytes: u64,
+    /// Bytes that `crc` has seen.
+    in_block: usize,
+    crcs: Vec<u32>,
 }
 
-impl<'a> Section<'a> {
-    fn new(file: &'a mut BufWriter<File>) -> Self {
-        Self { file, crc: crc32fast::Hasher::new(), bytes: 0 }
+impl Blocks<'_> {
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.at += bytes.len();
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.in_block));
+            self.crc.update(now);
+            self.in_block += now.len();
+            if self.in_block == BLOCK {
+                self.end_block();
+            }
+            bytes = later;
+        }
+        Ok(())
     }
 
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.crc.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes)
+    fn end_block(&mut self) {
+        self.crcs.push(std::mem::take(&mut self.crc).finalize());
+        self.in_block = 0;
     }
 
-    /// Fills the section up with zeros, and returns its checksum.
-    fn finish(mut self, section_bytes: u64) -> io::Result<u32> {
-        let padding = [0; 64];
-        self.put(&padding[..(section_bytes - self.bytes) as usize])?;
-        Ok(self.crc.finalize())
+    /// Zeros up to where a section begins.
+    fn fill_up(&mut self, to: usize) -> io::Result<()> {
+        let zeros = [0; 64];
+        self.put(&zeros[..to - self.at])
+    }
+
+    fn finish(mut self) -> Vec<u32> {
+        if self.in_block > 0 {
+            self.end_block();
+        }
+        self.crcs
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::{Expect, expect};
 use tempfile::tempdir;
-use vultus_index::{Index, Search};
+use vultus_index::{Error, Index, Search};
 
 use crate::data::{numbered, options};
 
@@ -66,20 +66,20 @@ fn find_or_write(name: &str, graph_vectors_min: usize, first_count: u64) {
 }
 
 #[test]
-fn a_folder_of_version_1_is_read() {
-    find_or_write("v1-flat", 100, 8);
+fn a_folder_of_version_2_is_read() {
+    find_or_write("v2-flat", 100, 8);
     check(
-        "v1-flat",
+        "v2-flat",
         &Search { k: 3, exact: true, ..Search::default() },
         &expect!["(30, 9) [0, 3, 4] 5 at 0.0000, 1002 at 0.8031, 7 at 0.8823"],
     );
 }
 
 #[test]
-fn a_graph_of_version_1_is_walked() {
-    find_or_write("v1-graph", 10, 200);
+fn a_graph_of_version_2_is_walked() {
+    find_or_write("v2-graph", 10, 200);
     check(
-        "v1-graph",
+        "v2-graph",
         &Search { k: 3, ef: 3, ..Search::default() },
         &expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2177, 76 at 0.2374"],
     );
@@ -89,9 +89,19 @@ fn a_graph_of_version_1_is_walked() {
 fn the_same_vectors_are_written_as_the_same_bytes() {
     let folder = tempdir().unwrap();
     write(folder.path(), 100, 8);
-    for file in files("v1-flat") {
-        let (now, then) = (folder.path().join(&file), golden("v1-flat").join(&file));
+    for file in files("v2-flat") {
+        let (now, then) = (folder.path().join(&file), golden("v2-flat").join(&file));
         let is_same = fs::read(&now).unwrap() == fs::read(&then).unwrap();
         assert!(is_same, "{} is written otherwise: is this a new version?", now.display());
     }
+}
+
+#[test]
+fn a_folder_of_version_1_is_refused_by_name() {
+    let folder = tempdir().unwrap();
+    for file in files("v1-flat") {
+        fs::copy(golden("v1-flat").join(&file), folder.path().join(&file)).unwrap();
+    }
+    let opened = Index::open(folder.path(), options(DIMENSIONS, 10));
+    assert!(matches!(opened.err(), Some(Error::Version { found: 1, known: 2, .. })));
 }

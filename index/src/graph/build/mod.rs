@@ -1,0 +1,204 @@
+//! Builds a graph: the upper layer, which rows are near which of its rows, an order of all rows that keeps neighbours together, the lower layer.
+//!
+//! Codes of a byte for each dimension stand for the vectors meanwhile: a quarter of the memory, and integers that add up to the same in any
+//! order. The result depends on the rows and the seed alone.
+
+mod layer;
+mod reach;
+
+use std::collections::{HashMap, VecDeque};
+
+use layer::{Degrees, Layer, OFFSET, links};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::beam::beam;
+use super::{HEAD_BYTES, NONE, SEEDS, Scratch};
+use crate::quantiser::code_bytes;
+
+const LOWER: Degrees = Degrees { slots: 32, forward: 24, kept: 30 };
+const UPPER: Degrees = Degrees { slots: 24, forward: 16, kept: 22 };
+/// How wide neighbours are searched (the paper's efConstruction).
+const EF_CONSTRUCTION: usize = 128;
+/// One row in so many is in the upper layer.
+const UPPER_SHARE: usize = 48;
+/// Rows of the upper layer that are all compared with a query.
+const PIVOTS: usize = 256;
+/// How wide the upper layer is searched for where a row belongs.
+const ASSIGN_EF: usize = 16;
+/// The order in which rows are inserted is drawn from it.
+const SEED: u64 = 1;
+
+/// A graph and the order of its rows.
+pub(crate) struct Built {
+    /// Which of the given vectors each row is.
+    pub(crate) order: Vec<u32>,
+    lower: Vec<u32>,
+    upper_lists: Vec<u32>,
+    upper_rows: Vec<u32>,
+}
+
+/// - `vectors`: of one length, at least one, fewer than 2³¹.
+pub(crate) fn build(vectors: &[&[f32]]) -> Built {
+    let scale = Scale::of(vectors);
+    let width = 2 * code_bytes(vectors[0].len());
+    let codes: Vec<u8> = vectors.par_iter().flat_map_iter(|vector| scale.bytes(vector)).collect();
+    let code = |at: u32| &codes[at as usize * width..][..width];
+    let gathered = |of: &[u32]| -> Vec<u8> { of.iter().flat_map(|at| code(*at)).copied().collect() };
+    let first_of = first_copies(vectors.len(), code);
+
+    let mut drawn: Vec<u32> = (0..vectors.len() as u32).filter(|at| first_of[*at as usize] == *at).collect();
+    drawn.shuffle(&mut ChaCha8Rng::seed_from_u64(SEED));
+    let (sample, rest) = drawn.split_at(drawn.len().div_ceil(UPPER_SHARE).max(PIVOTS).min(drawn.len()));
+    let upper = upper_layer(gathered(sample), width);
+    let homes = homes(&upper, &codes);
+
+    let rank = ranks(&upper);
+    let mut order: Vec<u32> = (0..vectors.len() as u32).collect();
+    order.par_sort_unstable_by_key(|at| {
+        let Home { seeds, score } = homes[*at as usize];
+        (rank[seeds[0] as usize], std::cmp::Reverse(score), first_of[*at as usize], *at)
+    });
+    let mut row_of = vec![0u32; order.len()];
+    order.iter().zip(0..).for_each(|(at, row)| row_of[*at as usize] = row);
+    let upper_rows: Vec<u32> = sample.iter().map(|at| row_of[*at as usize]).collect();
+
+    let mut lower = Layer::new(gathered(&order), width, LOWER, EF_CONSTRUCTION);
+    // First the rows of the upper layer, each beginning with its neighbours there that are already below.
+    let place: HashMap<u32, u32> = upper_rows.iter().copied().zip(0..).collect();
+    let in_order: Vec<u32> = sample.iter().chain(rest).map(|at| row_of[*at as usize]).collect();
+    lower.insert(&in_order, |_, inserted, row, _| {
+        let mut seeds = [NONE; SEEDS];
+        let mut fill = |rows: &mut dyn Iterator<Item = u32>| {
+            let below = rows.filter(|upper| (*upper as usize) < inserted).map(|upper| upper_rows[upper as usize]);
+            seeds.iter_mut().zip(below).for_each(|(seed, row)| *seed = row);
+        };
+        match place.get(&row) {
+            Some(upper_row) => fill(&mut links(upper.lists().of(*upper_row)).chain([0])),
+            None => fill(&mut links(&homes[order[row as usize] as usize].seeds)),
+        }
+        seeds
+    });
+    // Copies follow their first in the order.
+    let rows: Vec<u32> = (0..order.len() as u32).collect();
+    for group in rows.chunk_by(|a, b| first_of[order[*a as usize] as usize] == first_of[order[*b as usize] as usize]) {
+        if let [first, copies @ ..] = group
+            && !copies.is_empty()
+        {
+            lower.chain(*first, copies);
+        }
+    }
+    reach::every_row(&mut lower, &upper_rows);
+    Built { order, lower: lower.links, upper_lists: upper.links, upper_rows }
+}
+
+/// For each place the first with the same code: hundreds of copies would else be each other's only neighbours.
+fn first_copies<'a>(count: usize, code: impl Fn(u32) -> &'a [u8] + Sync) -> Vec<u32> {
+    let mut sorted: Vec<u32> = (0..count as u32).collect();
+    sorted.par_sort_unstable_by(|a, b| code(*a).cmp(code(*b)).then(a.cmp(b)));
+    let mut first_of = vec![0; count];
+    for same in sorted.chunk_by(|a, b| code(*a) == code(*b)) {
+        same.iter().for_each(|at| first_of[*at as usize] = same[0]);
+    }
+    first_of
+}
+
+/// - `codes`: no two are the same.
+fn upper_layer(codes: Vec<u8>, width: usize) -> Layer {
+    let mut upper = Layer::new(codes, width, UPPER, EF_CONSTRUCTION);
+    let all: Vec<u32> = (0..upper.count() as u32).collect();
+    upper.insert(&all, |layer, inserted, row, scratch| {
+        let mut query = Vec::new();
+        let scorer = layer.scorer(layer.query(row, &mut query));
+        [scratch.best_of_first(&scorer, inserted.min(PIVOTS)), NONE, NONE, NONE]
+    });
+    reach::every_row(&mut upper, &all[..PIVOTS.min(all.len())]);
+    upper
+}
+
+/// Where each code belongs in the upper layer.
+fn homes(upper: &Layer, codes: &[u8]) -> Vec<Home> {
+    let home = |(scratch, query): &mut (Scratch, Vec<i8>), code: &[u8]| {
+        query.clear();
+        query.extend(code.iter().map(|byte| (byte ^ OFFSET).cast_signed()));
+        let scorer = upper.scorer(query);
+        let pivot = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
+        beam(upper.lists(), &scorer, &[pivot], ASSIGN_EF, scratch);
+        let mut seeds = [NONE; SEEDS];
+        seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
+        Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) }
+    };
+    codes.par_chunks(upper.width()).map_init(Default::default, home).collect()
+}
+
+/// Where a vector belongs.
+#[derive(Clone, Copy)]
+struct Home {
+    /// The nearest rows of the upper layer.
+    seeds: [u32; SEEDS],
+    /// Of the nearest.
+    score: i32,
+}
+
+/// What numbers are multiplied by to be bytes: one factor for all vectors, so that products compare.
+#[derive(Clone, Copy)]
+struct Scale(f32);
+
+impl Scale {
+    fn of(vectors: &[&[f32]]) -> Self {
+        let largest = |vector: &&[f32]| vector.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        Self(127.0 / vectors.par_iter().map(largest).reduce(|| f32::MIN_POSITIVE, f32::max))
+    }
+
+    /// Whole numbers from -127 to 127, filled up with zeros to whole blocks.
+    fn numbers(self, vector: &[f32]) -> impl Iterator<Item = i8> {
+        let padding = 2 * code_bytes(vector.len()) - vector.len();
+        vector.iter().map(move |x| (x * self.0).round() as i8).chain(std::iter::repeat_n(0, padding))
+    }
+
+    /// The same as bytes around 128.
+    fn bytes(self, vector: &[f32]) -> impl Iterator<Item = u8> {
+        self.numbers(vector).map(|x| x.cast_unsigned() ^ OFFSET)
+    }
+}
+
+/// The order in which a walk from row 0 meets the rows of a layer, neighbours after each other.
+fn ranks(layer: &Layer) -> Vec<u32> {
+    let mut ranks = vec![NONE; layer.count()];
+    let mut next = 0;
+    for start in 0..layer.count() as u32 {
+        let mut queue = VecDeque::from([start]);
+        while let Some(row) = queue.pop_front() {
+            if ranks[row as usize] == NONE {
+                ranks[row as usize] = next;
+                next += 1;
+                queue.extend(links(layer.lists().of(row)));
+            }
+        }
+    }
+    ranks
+}
+
+impl Built {
+    /// The graph section.
+    ///
+    /// - `codes`: of the rows, in their order.
+    pub(crate) fn encode(&self, codes: &[u8], dimensions: usize) -> Vec<u8> {
+        let upper = self.upper_rows.len();
+        let mut out = Vec::new();
+        for word in [LOWER.slots, UPPER.slots, upper, PIVOTS.min(upper)] {
+            out.extend((word as u32).to_le_bytes());
+        }
+        out.resize(HEAD_BYTES, 0);
+        let width = code_bytes(dimensions);
+        for row in &self.upper_rows {
+            out.extend_from_slice(&codes[*row as usize * width..][..width]);
+        }
+        for words in [&self.lower, &self.upper_lists, &self.upper_rows] {
+            out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        out
+    }
+}

@@ -1,0 +1,116 @@
+//! Graphs of a few hundred points on a circle and elsewhere.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::quantiser::{Quantiser, fit};
+
+/// A graph section, the codes of its rows in their order, the quantiser's numbers and which vector each row is.
+struct Made {
+    section: Vec<u32>,
+    codes: Vec<u8>,
+    quantiser: Vec<f32>,
+    order: Vec<u32>,
+}
+
+fn make(vectors: &[Vec<f32>]) -> Made {
+    let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let built = build(&slices);
+    let quantiser = fit(slices[0].len(), slices.iter().copied());
+    let mut codes = Vec::new();
+    built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
+    let mut bytes = built.encode(&codes, slices[0].len());
+    bytes.resize(bytes.len().next_multiple_of(64), 0);
+    let section = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    Made { section, codes, quantiser, order: built.order }
+}
+
+impl Made {
+    /// The vectors most like the query, best first.
+    fn search(&self, query: &[f32], ef: usize) -> Vec<u32> {
+        let graph = Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), query.len()).unwrap();
+        let query = Quantiser::view(&self.quantiser).query(query);
+        let mut scratch = Scratch::default();
+        let found = graph.search(&query, &self.codes, ef, &mut scratch);
+        assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
+        found.iter().map(|entry| self.order[entry.row() as usize]).collect()
+    }
+}
+
+fn random(count: usize, dimensions: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut vector = || {
+        let numbers: Vec<f32> = (0..dimensions).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let length = numbers.iter().map(|x| x * x).sum::<f32>().sqrt();
+        numbers.iter().map(|x| x / length).collect()
+    };
+    (0..count).map(|_| vector()).collect()
+}
+
+#[test]
+fn every_row_is_once_in_the_order_and_finds_itself() {
+    let vectors = random(900, 24, 3);
+    let made = make(&vectors);
+    let mut sorted = made.order.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, (0..900).collect::<Vec<u32>>());
+    let lost: Vec<usize> = (0..900).filter(|at| !made.search(&vectors[*at], 24)[..8].contains(&(*at as u32))).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn a_wide_beam_finds_every_row_even_where_hundreds_are_identical() {
+    let mut vectors = random(200, 24, 4);
+    vectors.extend(vec![vectors[0].clone(); 400]);
+    let made = make(&vectors);
+    let mut found = made.search(&vectors[77], 600);
+    found.sort_unstable();
+    assert_eq!(found, (0..600).collect::<Vec<u32>>());
+}
+
+#[test]
+fn the_graph_does_not_depend_on_the_number_of_threads() {
+    let vectors = random(1500, 16, 5);
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| make(&vectors).section)
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn links_that_lead_nowhere_are_not_followed() {
+    let vectors = random(700, 16, 6);
+    let mut made = make(&vectors);
+    let healthy = made.search(&vectors[9], 16);
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let words = made.section.len();
+    for _ in 0..2000 {
+        let at = rng.random_range(HEAD_BYTES / 4..words);
+        made.section[at] = rng.random();
+    }
+    // Whatever it finds, it comes back; and a healthy graph finds itself.
+    let _ = made.search(&vectors[9], 16);
+    assert_eq!(healthy[0], 9);
+}
+
+proptest! {
+    #[test]
+    fn a_header_that_lies_is_refused(words in prop::array::uniform4(prop_oneof![0u32..400, any::<u32>()]), cut in 0usize..2000) {
+        let made = make(&random(300, 4, 8));
+        let mut section = made.section.clone();
+        prop_assume!(section[..4] != words);
+        section[..4].copy_from_slice(&words);
+        // No more than a refusal or a graph whose sizes happen to fit.
+        if let Ok(graph) = Graph::view(bytemuck::cast_slice(&section), 300, 4) {
+            prop_assert!(graph.pivots >= 1 && graph.pivots <= graph.upper_rows.len());
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(&made.section);
+        let shorter = Graph::view(&bytes[..bytes.len() - 64 - cut], 300, 4);
+        prop_assert!(shorter.is_err());
+    }
+}

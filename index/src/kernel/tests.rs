@@ -1,0 +1,83 @@
+//! Every kernel against the definition.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn vectors() -> impl Strategy<Value = (usize, Vec<f32>)> {
+    (1usize..200, 1usize..6).prop_flat_map(|(dimensions, rows)| {
+        (Just(dimensions), prop::collection::vec(-1.0f32..1.0, dimensions * (rows + 1)))
+    })
+}
+
+/// A query and rows of codes, the largest and smallest numbers among them.
+fn codes() -> impl Strategy<Value = (Vec<i8>, Vec<u8>)> {
+    let extreme = prop_oneof![Just(-127i8), Just(127), -127i8..=127];
+    let byte = prop_oneof![Just(255u8), Just(0), any::<u8>()];
+    (1usize..4, 0usize..11).prop_flat_map(move |(blocks, rows)| {
+        let query = prop::collection::vec(extreme.clone(), blocks * 128);
+        (query, prop::collection::vec(byte.clone(), blocks * 128 * rows))
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_kernel_measures_what_the_definition_says((dimensions, floats) in vectors()) {
+        let (query, rows) = floats.split_at(dimensions);
+        let count = rows.len() / dimensions;
+        for (name, kernel) in available() {
+            let mut scanned = vec![f32::NAN; count];
+            (kernel.scan)(query, rows, &mut scanned);
+            let picked: Vec<u32> = (0..count as u32).rev().collect();
+            let mut gathered = vec![f32::NAN; count];
+            (kernel.gather)(query, rows, &picked, &mut gathered);
+            gathered.reverse();
+            prop_assert_eq!(&scanned, &gathered, "{}: two ways, two distances", name);
+            for (row, &distance) in rows.chunks(dimensions).zip(&scanned) {
+                let exact: f64 = query.iter().zip(row).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+                // A difference is rounded once and enters squared; a square is rounded once; so is each of the sums.
+                let bound = (dimensions + 3) as f64 * f64::from(f32::EPSILON) * exact;
+                let error = (f64::from(distance) - exact).abs();
+                prop_assert!(error <= bound, "{name} is off by {error:e}, allowed {bound:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kernel_multiplies_codes_exactly((query, codes) in codes()) {
+        let (width, half) = (query.len(), query.len() / 2);
+        let bytes: Vec<i32> = codes
+            .chunks(width)
+            .map(|row| row.iter().zip(&query).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum())
+            .collect();
+        let nibbles: Vec<i32> = codes
+            .chunks(half)
+            .map(|row| {
+                let number = |at: usize| {
+                    let byte = row[at / 128 * 64 + at % 64];
+                    i32::from(if at % 128 < 64 { byte & 15 } else { byte >> 4 })
+                };
+                (0..width).map(|at| number(at) * i32::from(query[at])).sum()
+            })
+            .collect();
+        for (name, kernel) in available() {
+            for (what, expected, dots) in [("bytes", &bytes, kernel.bytes), ("nibbles", &nibbles, kernel.nibbles)] {
+                let picked: Vec<u32> = (0..expected.len() as u32).rev().collect();
+                let mut found = vec![0; expected.len()];
+                dots(&query, &codes, &picked, &mut found);
+                found.reverse();
+                prop_assert_eq!(&found, expected, "{} of {}", what, name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vector_is_at_distance_zero_from_itself() {
+    let vector: Vec<f32> = (0..131).map(|i| (i as f32).sin()).collect();
+    for (name, kernel) in available() {
+        let mut distance = [f32::NAN];
+        (kernel.scan)(&vector, &vector, &mut distance);
+        assert_eq!(distance, [0.0], "{name}");
+    }
+}
