@@ -180,6 +180,11 @@ impl Weights {
         &self.network
     }
 
+    /// What it is made of, by name, as `f16`.
+    pub(crate) fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
     /// The network as the bytes of an ONNX file, batch normalisation folded into its weights.
     ///
     /// - Input `crops`: `(n, 3, side, side)`, `f32`: aligned RGB crops averaged down to the input side, values -1 to 1 (`v / 127.5 - 1`).
@@ -382,8 +387,9 @@ pub(crate) fn write_tensors(
         view.map(|view| (name.as_str(), view)).map_err(|error| Error::argument("tensor", error.to_string()))
     });
     let views = views.collect::<Result<Vec<_>>>()?;
-    let file =
-        safetensors::serialize(views, Some(metadata)).map_err(|error| Error::argument("weights", error.to_string()))?;
+    let unwritable = |error: String| Error::argument("weights", error);
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(error.to_string()))?;
+    let file = sorted(&file).map_err(|error| unwritable(error.to_string()))?;
     let beside = path.with_extension("partial");
     let write = || -> std::io::Result<()> {
         let mut out = File::create(&beside)?;
@@ -392,6 +398,17 @@ pub(crate) fn write_tensors(
         std::fs::rename(&beside, path)
     };
     write().map_err(Error::io(path))
+}
+
+/// The same file with the names in its header in order: those of a hash map are not, and the same weights are to be the same bytes.
+fn sorted(file: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let (length, rest) = file.split_first_chunk().unwrap_or((&[0; 8], file));
+    let (header, tensors) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
+    let mut header = serde_json::to_string(&header)?;
+    // Tensors begin at a multiple of eight.
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    Ok([&(header.len() as u64).to_le_bytes(), header.as_bytes(), tensors].concat())
 }
 
 /// One tensor of a file, as it is stored.

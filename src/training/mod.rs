@@ -17,6 +17,6 @@ mod trainer;
 pub use crate::model::Precision;
 pub use optimizer::Optimizer;
 pub use optimizer::schedule::{Schedule, Span};
-pub use recipe::{Recipe, Softmax, Stage, Triplets};
+pub use recipe::{Begin, Recipe, Softmax, Stage, Triplets};
 pub use run::{Observer, Output, Report, calibrate, sources, train};
 pub use trainer::{Outcome, Trainer};

@@ -3,7 +3,7 @@
 //! A recipe is a TOML file. A curriculum is its stages: each has its own input side, batches, loss, mining, augmentation and learning rate, and begins
 //! with the weights that the one before ended with. Training it twice from the same seed takes the same steps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +28,24 @@ pub struct Recipe {
     /// Numbers that the network computes in.
     #[serde(default)]
     pub precision: Precision,
+    /// What the run begins with instead of fresh weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<Begin>,
     /// The network that comes out.
     pub network: NetworkConfig,
     /// What it goes through, one after the other.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
+}
+
+/// Weights of another run of the same network. A person's direction in a softmax is then the mean of their embeddings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begin {
+    /// The file; in a recipe file, as seen from there.
+    pub weights: PathBuf,
+    /// Its digest, so that the recipe means one file wherever it lies.
+    pub digest: String,
 }
 
 /// Some steps of one kind.
@@ -163,6 +176,7 @@ impl From<Stage> for Recipe {
             seed: 1,
             source_letters: 0,
             precision: Precision::default(),
+            begin: None,
             network: NetworkConfig::default(),
             stages: vec![stage],
         }
@@ -177,7 +191,10 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let wrong = |what: String| Error::argument("recipe", format!("{}: {what}", path.display()));
-        let recipe: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let mut recipe: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if let (Some(begin), Some(folder)) = (&mut recipe.begin, path.parent()) {
+            begin.weights = folder.join(&begin.weights);
+        }
         recipe.check().map_err(|error| wrong(error.to_string()))?;
         Ok(recipe)
     }
@@ -232,6 +249,8 @@ impl Recipe {
     pub(super) fn taken(&self, step: u64) -> Result<String> {
         let (last, _) = self.stage_of(step.max(1));
         let mut taken = Self { stages: self.stages[..=last].to_vec(), ..self.clone() };
+        // Its digest says which file it was.
+        taken.begin.iter_mut().for_each(|begin| begin.weights = PathBuf::new());
         if let Some(stage) = taken.stages.last_mut().filter(|stage| stage.schedule != Schedule::Cosine) {
             stage.steps = 0;
         }

@@ -17,7 +17,7 @@ use super::sampler::{Draw, Sampler};
 use super::trainer::{Outcome, Trainer};
 use crate::model::Embed;
 use crate::model::weights::{TrainedEmbedder, Weights};
-use crate::{Calibration, Crop, Error, Result};
+use crate::{Calibration, Crop, Embedding, Error, Result};
 
 /// Where a run writes, how often, who makes its batches and what computes: nothing that a checkpoint remembers.
 #[derive(Clone, Debug)]
@@ -97,6 +97,14 @@ pub fn train(
     let mut trainer = Trainer::new(recipe.clone(), sources(data.identities()), output.device.clone())?;
     if output.checkpoint.exists() {
         trainer.resume(&output.checkpoint)?;
+    } else if let Some(begin) = &recipe.begin {
+        let weights = Weights::read(&begin.weights)?;
+        if weights.digest() != begin.digest {
+            let what =
+                format!("{} has the digest {}, expected {}", begin.weights.display(), weights.digest(), begin.digest);
+            return Err(Error::argument("begin", what));
+        }
+        trainer.begin_with(&weights, directions(&weights, data)?)?;
     }
     let (begin, from) = (Instant::now(), trainer.step());
     let mut crops = 0;
@@ -166,17 +174,36 @@ fn batch(recipe: &Recipe, data: &LabelledCrops, samplers: &[Sampler], step: u64)
     })
 }
 
+/// The embeddings of each person's crops, one person after the other.
+fn embedded(weights: &Weights, data: &LabelledCrops) -> Result<Vec<Vec<Embedding>>> {
+    let embedder = TrainedEmbedder::new(weights.clone())?;
+    let of = |identity: &Identity| {
+        let crops = identity.crops.iter().map(|index| data.crop(*index)).collect::<Result<Vec<_>>>()?;
+        embedder.embed(&crops)
+    };
+    data.identities().iter().map(of).collect()
+}
+
+/// Where each person's embeddings point to, as unit vectors.
+fn directions(weights: &Weights, data: &LabelledCrops) -> Result<Vec<f32>> {
+    let mut directions = Vec::new();
+    for embeddings in embedded(weights, data)? {
+        let mut sum = vec![0.0; Embedding::DIMENSIONS];
+        embeddings.iter().for_each(|one| sum.iter_mut().zip(one.as_slice()).for_each(|(sum, x)| *sum += x));
+        directions.extend_from_slice(Embedding::normalized(&sum)?.as_slice());
+    }
+    Ok(directions)
+}
+
 /// Measures operating points from all pairs of labelled crops.
 ///
 /// # Errors
 /// Those of the data, and `Argument` when there are too few pairs.
 pub fn calibrate(weights: &Weights, data: &LabelledCrops, name: &str) -> Result<Calibration> {
-    let embedder = TrainedEmbedder::new(weights.clone())?;
     let mut embeddings = Vec::new();
     let mut labels = Vec::new();
-    for (label, identity) in data.identities().iter().enumerate() {
-        let crops = identity.crops.iter().map(|index| data.crop(*index)).collect::<Result<Vec<_>>>()?;
-        embeddings.extend(embedder.embed(&crops)?);
+    for (label, of_one) in embedded(weights, data)?.into_iter().enumerate() {
+        embeddings.extend(of_one);
         labels.resize(embeddings.len(), label);
     }
     let (mut same, mut different) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use super::optimizer::average::Average;
 use super::optimizer::{State, Update};
 use super::recipe::{Recipe, Softmax, Stage};
 use crate::face::Alignment;
-use crate::model::network::{FaceNet, input, resized};
+use crate::model::network::{FaceNet, NetworkConfig, input, resized};
 use crate::model::weights::Weights;
 use crate::{Crop, Embedding, Error, Result};
 
@@ -79,6 +79,27 @@ impl Trainer {
     /// The stage of the next step, and how many of its steps were taken.
     pub fn stage(&self) -> (&Stage, u64) {
         (&self.recipe.stages[self.stage], self.step - self.before)
+    }
+
+    /// Begins with the weights of another run, before the first step.
+    ///
+    /// - `people`: a direction for each person, `(people, 128)`, for stages with a softmax.
+    ///
+    /// # Errors
+    /// `Argument` when these are weights of another network; `Tensor` when the device fails.
+    pub fn begin_with(&mut self, weights: &Weights, people: Vec<f32>) -> Result<()> {
+        let (expected, found) = (self.recipe.network_of(&self.recipe.stages[0]), weights.network());
+        if (NetworkConfig { input_side: expected.input_side, ..found.clone() }) != expected {
+            return Err(Error::argument("begin", format!("weights of {found:?}: expected those of {expected:?}")));
+        }
+        let float = |(name, tensor): (&String, &Tensor)| {
+            Ok((name.clone(), tensor.to_dtype(DType::F32)?.to_device(&self.device)?))
+        };
+        let mut carried = weights.tensors().iter().map(float).collect::<Result<BTreeMap<_, _>>>()?;
+        let shape = (people.len() / Embedding::DIMENSIONS, Embedding::DIMENSIONS);
+        carried.insert(PEOPLE.to_owned(), Tensor::from_vec(people, shape, &self.device)?);
+        (self.net, self.tensors) = begin(&self.recipe, 0, &self.sources, carried, &self.device)?;
+        Ok(())
     }
 
     /// Goes on from a checkpoint.

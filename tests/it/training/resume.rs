@@ -1,11 +1,15 @@
 //! A run that is repeated or resumed takes the same steps, whatever its optimiser, and refuses what is not its own.
 
 use candle_core::Device;
+use vultus::Calibration;
 use vultus::training::augment::Augmentation;
+use vultus::training::data::LabelledCrops;
 use vultus::training::sampler::Batches;
-use vultus::training::{Optimizer, Outcome, Precision, Recipe, Schedule, Softmax, Stage, Trainer, Triplets};
+use vultus::training::{
+    Begin, Optimizer, Outcome, Output, Precision, Recipe, Schedule, Softmax, Stage, Trainer, Triplets, sources, train,
+};
 
-use super::{PLAIN, random_crops, recipe, tiny, trainer};
+use super::{PLAIN, Silent, data_folder, random_crops, recipe, tiny, trainer};
 
 const OPTIMIZERS: [Optimizer; 4] = [
     Optimizer::Sgd { momentum: 0.9, nesterov: false },
@@ -174,6 +178,48 @@ fn a_run_that_stops_anywhere_goes_through_the_same_stages() {
     // 20 steps of triplets, and 3 before.
     assert_eq!(recipe.stage_of(23), (1, 3));
     assert_eq!(recipe.stage_of(24), (2, 23));
+}
+
+#[test]
+fn a_run_may_begin_with_the_weights_of_another() {
+    let folder = data_folder();
+    let data = LabelledCrops::read(&[folder.path().to_owned()], 2).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("begin.safetensors");
+    let stage = Stage { softmax: both().softmax, augmentation: PLAIN, ..tiny() };
+    let mut first = Trainer::new(recipe(stage.clone()), sources(data.identities()), Device::Cpu).unwrap();
+    first.train_on(&random_crops(6, 3), &LABELS).unwrap();
+    let weights = first.weights().unwrap();
+    let calibration = Calibration::measure("nobody", &[0.1], &[1.0; 100]).unwrap();
+    weights.clone().calibrated(calibration).write(&path).unwrap();
+
+    let begin = |digest: &str| Some(Begin { weights: path.clone(), digest: digest.to_owned() });
+    let run = |recipe: Recipe| {
+        let output = Output {
+            checkpoint: files.path().join("run.checkpoint"),
+            checkpoint_every: 7,
+            evaluate_every: 1000,
+            held_out: String::new(),
+            data_threads: 1,
+            device: Device::Cpu,
+        };
+        train(&recipe, &output, &data, None, &true.into(), &mut Silent)
+    };
+    // Stopped before its first step, it is what it began with.
+    let begun = run(Recipe { begin: begin(weights.digest()), ..recipe(stage.clone()) }).unwrap();
+    assert_eq!((begun.step(), digest(&begun)), (0, weights.digest().to_owned()));
+    // A checkpoint goes on with the same beginning, wherever the file lies by now.
+    let moved = Some(Begin { weights: "elsewhere".into(), digest: weights.digest().to_owned() });
+    run(Recipe { begin: moved, ..recipe(stage.clone()) }).unwrap();
+    assert!(run(recipe(stage.clone())).err().unwrap().to_string().contains("another recipe"));
+
+    std::fs::remove_file(files.path().join("run.checkpoint")).unwrap();
+    let message = run(Recipe { begin: begin("00"), ..recipe(stage.clone()) }).err().unwrap().to_string();
+    assert!(message.contains("begin.safetensors has the digest") && message.contains("expected 00"), "{message}");
+    let mut other = Recipe { begin: begin(weights.digest()), ..recipe(stage) };
+    other.network.stem = 5;
+    let message = run(other).err().unwrap().to_string();
+    assert!(message.contains("begin: weights of"), "{message}");
 }
 
 #[test]
