@@ -51,7 +51,8 @@ impl Segment {
             && !search.exact
             && let Some(ef) = walk_ef(search.ef.max(search.k) as u64, eligible, self.count() as u64)
         {
-            let counts = |row: u32| (eligible == self.count() as u64) || counts(row as usize).is_some();
+            let counts_all = search.allowed.is_none() && deleted.is_empty();
+            let counts = |row: u32| counts_all || counts(row as usize).is_some();
             let rows = self.walk(&graph, query, ef, search.k, counts, scratch);
             // Too few: the rows that count are not where the walk led.
             if rows.len() as u64 >= eligible.min(search.k as u64) {

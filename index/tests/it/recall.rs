@@ -79,6 +79,21 @@ fn a_filter_of_any_width_is_answered_in_full() {
 }
 
 #[test]
+fn a_filter_of_ids_that_are_mostly_not_there_lets_no_other_through() {
+    let folder = tempdir().unwrap();
+    let mut index = Index::open(folder.path(), options(DIMENSIONS, 500)).unwrap();
+    let vectors = clustered(7, 800, DIMENSIONS);
+    vectors.iter().zip(0..).for_each(|(vector, at)| index.add(2 * at, vector).unwrap());
+    index.seal(1).unwrap();
+    // As many ids as there are vectors, between the first and the last of them.
+    let allowed: RoaringTreemap = (0..400).map(|at| 2 * at).chain((0..400).map(|at| 2 * at + 1)).collect();
+    for query in vectors.iter().step_by(40) {
+        let found = index.search(query, &Search { ef: 20, allowed: Some(&allowed), ..Search::default() }).unwrap();
+        assert!(found.len() == 10 && found.iter().all(|found| allowed.contains(found.id)), "{found:?}");
+    }
+}
+
+#[test]
 fn searches_at_the_same_time_do_not_disturb_each_other() {
     let folder = tempdir().unwrap();
     let (index, _, queries) = indexed(folder.path(), 1_500);
