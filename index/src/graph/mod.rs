@@ -80,8 +80,8 @@ impl<'a> Graph<'a> {
         ];
         let sum = sizes.iter().try_fold(0usize, |sum, (rows, each)| sum.checked_add(rows.checked_mul(*each)?));
         // Up to where the next section may begin there are zeros.
-        let Some(rest) = sum.filter(|sum| sum.next_multiple_of(HEAD_BYTES) == rest.len()).map(|sum| &rest[..sum])
-        else {
+        let is_whole = |sum: &usize| sum.checked_next_multiple_of(HEAD_BYTES) == Some(rest.len());
+        let Some(rest) = sum.filter(is_whole).map(|sum| &rest[..sum]) else {
             return Err("the graph is not as long as its header says");
         };
         if links == 0 || upper_links == 0 {

@@ -53,15 +53,8 @@ impl<'a> Content<'a> {
         let count = rows.len() as u32;
         if rows.len() < graph_vectors_min.max(2) {
             let header = Header::new(dimensions as u32, count, sequences, None);
-            let empty = (Vec::new(), Vec::new(), Vec::new());
-            return Self {
-                rows: rows.to_vec(),
-                by_id: (0..count).collect(),
-                quantiser: empty.0,
-                codes: empty.1,
-                graph: empty.2,
-                header,
-            };
+            let (rows, by_id) = (rows.to_vec(), (0..count).collect());
+            return Self { rows, by_id, quantiser: Vec::new(), codes: Vec::new(), graph: Vec::new(), header };
         }
         let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
         let built = graph::build(&vectors);

@@ -16,7 +16,7 @@ use crate::output;
 ///
 /// The file is that of LFW's View 2, or a table with the columns a, b, same and perhaps fold (from 1), separated by commas.
 /// The threshold of a fold is chosen on the others; where there is one fold only, on itself.
-/// /// Only the photos that occur in the pairs are looked at. A face that is not found is at distance 2 from every other: its
+/// Only the photos that occur in the pairs are looked at. A face that is not found is at distance 2 from every other: its
 /// same pairs fail, its different pairs count as told apart, and how many pairs that concerns is printed.
 #[derive(Debug, clap::Args)]
 #[command(
