@@ -12,13 +12,13 @@ use crate::graph::{Graph, Scratch};
 use crate::nearest::Nearest;
 use crate::scan;
 
-/// Codes that a walk compares for each row of its width, and how many of these comparisons take as long as one of vectors. Measured on 200,000
-/// face-like vectors with 32 links each: 1,770 at a width of 64; a code is one line of the cache, a vector eight.
+/// Codes that a walk compares for each row of its width, and how many of these comparisons take as long as one of vectors. Of a prototype, on
+/// 200,000 face-like vectors with 32 links each: 1,770 at a width of 64. A code is one line of the cache, a vector eight.
 const WALK_PER_EF: u64 = 28;
 const CODES_PER_VECTOR: u64 = 4;
 
 /// Rows whose vectors are compared, for `k` that are wanted: codes of half a byte put the nearest ten among their own first 48 as often as not to
-/// matter (recall .002 lower than with all of them, at a width of 128).
+/// matter (in a prototype, recall was .002 lower than with all of them, at a width of 128).
 fn compared_again(k: usize) -> usize {
     k.saturating_mul(2).saturating_add(28)
 }

@@ -36,8 +36,8 @@ pub(super) struct Layer {
     /// Bytes of a row of codes.
     width: usize,
     codes: Vec<u8>,
-    /// The sum of each row's numbers, and the sum of their squares.
-    sums: Vec<[i32; 2]>,
+    /// The sum of each row's numbers.
+    sums: Vec<i32>,
     pub(super) links: Vec<u32>,
 }
 
@@ -56,11 +56,8 @@ struct Buffers {
 impl Layer {
     /// - `codes`: rows of `width` bytes, numbers from -127 to 127 as bytes from 1 to 255; `ef`: how wide neighbours are searched.
     pub(super) fn new(codes: Vec<u8>, width: usize, degrees: Degrees, ef: usize) -> Self {
-        let sum = |row: &[u8]| {
-            let numbers = row.iter().map(|code| i32::from((code ^ OFFSET).cast_signed()));
-            numbers.fold([0, 0], |[sum, squares], x| [sum + x, squares + x * x])
-        };
-        let sums: Vec<[i32; 2]> = codes.par_chunks(width).map(sum).collect();
+        let sum = |row: &[u8]| row.iter().map(|code| i32::from((code ^ OFFSET).cast_signed())).sum();
+        let sums: Vec<i32> = codes.par_chunks(width).map(sum).collect();
         let links = vec![NONE; sums.len() * degrees.slots];
         Self { degrees, ef, width, codes, sums, links }
     }
@@ -197,7 +194,7 @@ impl Layer {
 
     /// What bytes without a sign add to a product with this row as the query.
     fn offset(&self, row: u32) -> i32 {
-        i32::from(OFFSET) * self.sums[row as usize][0]
+        i32::from(OFFSET) * self.sums[row as usize]
     }
 
     /// Of the candidates, best first, those that are nearer to the row than to any that was chosen: links in all directions (Malkov & Yashunin,
