@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::photo::Limits;
 use crate::photo::shard::read_shard;
 use crate::recognizer::FoundFace;
-use crate::{Crop, Embedding, Photo, Recognizer, Result};
+use crate::{Crop, Embedding, Error, Photo, Recognizer, Result};
 
 /// Photos that are decoded in parallel and embedded as one batch.
 const BATCH: usize = 64;
@@ -154,12 +154,15 @@ fn embed(recognizer: &Recognizer, look: Look, photos: Vec<(String, Result<Vec<u8
     let found = photos.into_par_iter().map(find).collect::<Result<Vec<_>>>()?;
     let crops: Vec<_> = found.iter().filter_map(|(_, face)| face.as_ref().ok().cloned()).collect();
     let mut embeddings = recognizer.embed(&crops)?.into_iter();
-    let label = |(name, face): (String, Result<Crop, Missing>)| LabelledFace {
-        photo: file_stem(&name).to_owned(),
-        person: folder(&name).to_owned(),
-        outcome: face.map(|_| embeddings.next().expect("one embedding a crop")),
+    let mut next = || embeddings.next().ok_or_else(|| Error::argument("embeddings", "fewer than crops"));
+    let label = |(name, face): (String, Result<Crop, Missing>)| {
+        let outcome = match face {
+            Ok(_) => Ok(next()?),
+            Err(missing) => Err(missing),
+        };
+        Ok(LabelledFace { photo: file_stem(&name).to_owned(), person: folder(&name).to_owned(), outcome })
     };
-    Ok(found.into_iter().map(label).collect())
+    found.into_iter().map(label).collect()
 }
 
 /// The face whose middle is nearest to the photo's: whom a portrait shows, when others stand behind.
