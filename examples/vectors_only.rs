@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     print("nearest of at most six letters", &typed, &index, &Search { allowed: Some(&short), ..search }, &words)?;
 
     let nearest = index.search(&vector(&typed), &search)?[0].id;
-    index.remove(nearest);
+    index.remove(nearest)?;
     print(&format!("nearest without {}", words[nearest as usize]), &typed, &index, &search, &words)?;
     Ok(())
 }

@@ -56,6 +56,14 @@ pub enum Error {
         /// What does not hold.
         what: String,
     },
+    /// It is not known any more what a crash would leave, so nothing is written: open the folder anew. What is in memory is still searched.
+    #[error("{path}: nothing is written since this failed: {reason}", path = path.display())]
+    ReadOnly {
+        /// The folder.
+        path: PathBuf,
+        /// What failed.
+        reason: String,
+    },
     /// The operating system refused.
     #[error("{path}: {source}", path = path.display())]
     Io {

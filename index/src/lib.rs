@@ -26,11 +26,14 @@ mod nearest;
 mod quantiser;
 mod scan;
 mod segment;
+mod stop;
+mod storage;
 
 use roaring::RoaringTreemap;
 
 pub use error::{Error, Result};
-pub use folder::Index;
+pub use folder::{Index, Reader, Snapshot};
+pub use storage::{Bytes, Disk, NewFile, Storage};
 
 /// More than any embedding has; keeps every size in a file far from overflow.
 const DIMENSIONS_MAX: usize = 65_536;
@@ -52,11 +55,16 @@ pub struct Options {
     /// Segments with fewer vectors than this get no graph: scanning them is as fast, and exact. Holds for segments written from
     /// now on.
     pub graph_vectors_min: usize,
+    /// Segments are not merged to ones with more vectors than this, since a merge needs about 400 bytes of memory for each at 128
+    /// dimensions. What is sealed at once stays together.
+    pub merged_vectors_max: usize,
+    /// Threads that a merge works with; 0 for as many as there are cores.
+    pub merge_threads: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dimensions: 128, graph_vectors_min: 20_000 }
+        Self { dimensions: 128, graph_vectors_min: 20_000, merged_vectors_max: 10_000_000, merge_threads: 0 }
     }
 }
 
@@ -65,16 +73,29 @@ impl Default for Options {
 pub struct Search<'a> {
     /// Neighbours wanted; fewer come back only when fewer exist.
     pub k: usize,
-    /// Beam width in graphs; raised to `k` when smaller.
-    pub ef: usize,
-    /// Compare with every vector instead of walking graphs.
-    pub exact: bool,
+    /// How much work an answer is worth.
+    pub effort: Effort,
     /// Only these ids.
     pub allowed: Option<&'a RoaringTreemap>,
+    /// Only neighbours at most this far away, squared. With as large a `k` as there is room for: all of them, as far as the effort
+    /// finds them.
+    pub within: Option<f32>,
+}
+
+/// How much work an answer is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Effort {
+    /// Of the beam in graphs (the paper's ef); raised to `k` when smaller. A few more than that are compared exactly.
+    Width(usize),
+    /// The share of the true neighbours to find in the mean, up to 1. Each graph knows from when it was built how wide a beam reaches it,
+    /// rounded up to a step of .8, .9, .95, .97, .98, .99, .995 or .999; where none does, everything is compared.
+    Recall(f32),
+    /// Everything is compared.
+    Exact,
 }
 
 impl Default for Search<'_> {
     fn default() -> Self {
-        Self { k: 10, ef: 128, exact: false, allowed: None }
+        Self { k: 10, effort: Effort::Width(128), allowed: None, within: None }
     }
 }

@@ -5,36 +5,47 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// The nearest so far. Takes any number of offers and remembers `limit` of them.
+/// The nearest so far. Takes any number of offers and remembers `limit` of them, none farther than `within`.
 pub(crate) struct Nearest {
     limit: usize,
+    within: f32,
     farthest_first: BinaryHeap<Found>,
 }
 
 impl Nearest {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, farthest_first: BinaryHeap::new() }
+    pub(crate) fn new(limit: usize, within: f32) -> Self {
+        Self { limit, within, farthest_first: BinaryHeap::new() }
     }
 
-    /// Offers beyond this distance are refused: infinite until `limit` were taken.
+    /// Offers beyond this distance are refused: `within` until `limit` were taken.
     pub(crate) fn bound(&self) -> f32 {
         match self.farthest_first.peek() {
             Some(farthest) if self.is_full() => farthest.distance,
-            _ => f32::INFINITY,
+            _ => self.within,
         }
     }
 
+    /// Takes what is near enough.
     pub(crate) fn offer(&mut self, found: Found) {
-        if !self.is_full() {
+        // False for what is no number.
+        let is_within = found.distance <= self.within;
+        if is_within && !self.is_full() {
             self.farthest_first.push(found);
-        } else if let Some(mut farthest) = self.farthest_first.peek_mut()
+        } else if is_within
+            && let Some(mut farthest) = self.farthest_first.peek_mut()
             && found < *farthest
         {
             *farthest = found;
         }
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    /// The nearest of both, which have one limit.
+    pub(crate) fn merged((mut all, more): (Self, Self)) -> Self {
+        more.farthest_first.into_iter().for_each(|found| all.offer(found));
+        all
+    }
+
+    fn is_full(&self) -> bool {
         self.farthest_first.len() >= self.limit
     }
 
@@ -77,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_nearest_are_kept_and_the_lower_key_wins_a_tie() {
-        let mut nearest = Nearest::new(2);
+        let mut nearest = Nearest::new(2, f32::INFINITY);
         for (distance, key) in [(0.5, 9), (0.5, 3), (0.7, 1), (0.5, 5)] {
             nearest.offer(Found { distance, key });
         }
@@ -85,8 +96,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_far_away_or_no_number_is_not_taken() {
+        let mut nearest = Nearest::new(2, 0.5);
+        for (distance, key) in [(0.6, 1), (f32::NAN, 2), (0.5, 3), (0.4, 4), (f32::NAN, 5)] {
+            nearest.offer(Found { distance, key });
+        }
+        assert_eq!(nearest.into_sorted().iter().map(|found| found.key).collect::<Vec<_>>(), [4, 3]);
+    }
+
+    #[test]
     fn the_bound_is_infinite_until_enough_were_taken() {
-        let mut nearest = Nearest::new(2);
+        let mut nearest = Nearest::new(2, f32::INFINITY);
         nearest.offer(Found { distance: 0.5, key: 0 });
         assert_eq!(nearest.bound(), f32::INFINITY);
         nearest.offer(Found { distance: 1.5, key: 1 });

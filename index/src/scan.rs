@@ -31,29 +31,9 @@ pub(crate) fn every_row(
     }
 }
 
-/// Offers the picked rows of `vectors`, under the key that `key` gives each.
-pub(crate) fn picked_rows(
-    query: &[f32],
-    vectors: &[f32],
-    nearest: &mut Nearest,
-    mut picked: impl Iterator<Item = u32>,
-    key: impl Fn(u32) -> u64,
-) {
-    let kernel = kernel::best();
-    let mut rows = [0; BLOCK];
-    let mut distances = [0.0; BLOCK];
-    loop {
-        let mut filled = 0;
-        for (slot, row) in rows.iter_mut().zip(&mut picked) {
-            *slot = row;
-            filled += 1;
-        }
-        if filled == 0 {
-            return;
-        }
-        (kernel.gather)(query, vectors, &rows[..filled], &mut distances[..filled]);
-        for (&row, &distance) in rows[..filled].iter().zip(&distances) {
-            nearest.offer(Found { distance, key: key(row) });
-        }
-    }
+/// The picked rows of `vectors` under their ids.
+pub(crate) fn picked_rows(query: &[f32], vectors: &[f32], rows: &[u32], ids: &[u64]) -> Vec<Found> {
+    let mut distances = vec![0.0; rows.len()];
+    (kernel::best().gather)(query, vectors, rows, &mut distances);
+    distances.into_iter().zip(ids).map(|(distance, &key)| Found { distance, key }).collect()
 }

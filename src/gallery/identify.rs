@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use vultus_index::Search;
+use roaring::RoaringTreemap;
+use vultus_index::{Effort, Index, Search};
 
 use super::Gallery;
 use crate::catalog::{FaceId, FaceRecord, Filter, Snapshot};
@@ -129,14 +130,23 @@ impl Gallery {
     pub fn nearest(&self, embedding: &Embedding, options: &IdentifyOptions) -> Result<(Vec<NearFace>, Vec<Match>)> {
         options.check()?;
         let allowed = options.filter.as_ref().map(|filter| self.allowed(filter)).transpose()?;
-        let index = self.current_index()?;
+        self.with_index(|index| self.nearest_in(index, embedding, options, allowed.as_ref()))
+    }
+
+    fn nearest_in(
+        &self,
+        index: &Index,
+        embedding: &Embedding,
+        options: &IdentifyOptions,
+        allowed: Option<&RoaringTreemap>,
+    ) -> Result<(Vec<NearFace>, Vec<Match>)> {
         let now = self.catalog.read()?;
-        let index = index.view();
         let count = index.count();
         let mut depth = options.k.min(count);
         loop {
             let exact = options.exact || depth > GRAPH_DEPTH_MAX;
-            let search = Search { k: depth, ef: EF, exact, allowed: allowed.as_ref() };
+            let effort = if exact { Effort::Exact } else { Effort::Width(EF) };
+            let search = Search { k: depth, effort, allowed, within: None };
             let mut found = index.search(embedding.as_slice(), &search)?;
             let all_seen = found.len() < depth || depth == count;
             let before = found.len();

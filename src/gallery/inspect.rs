@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use super::Gallery;
 use crate::catalog::{FaceId, FaceRecord, Filter, PhotoHash, PhotoRecord};
@@ -24,7 +25,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Sequence number of the last commit.
     pub sequence: u64,
-    /// Views that had to be rebuilt when the gallery was opened, with the reason.
+    /// Views that had to be rebuilt since the gallery was opened, with the reason.
     pub rebuilt: Vec<String>,
 }
 
@@ -102,7 +103,7 @@ impl Gallery {
             model: self.recognizer.digest().to_owned(),
             bytes: bytes_below(&self.folder)?,
             sequence: now.sequence(),
-            rebuilt: self.rebuilt.clone(),
+            rebuilt: self.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         })
     }
 }

@@ -13,7 +13,7 @@ mod write;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vultus_index::Index;
 
@@ -39,14 +39,14 @@ pub struct Gallery {
     catalog: Catalog,
     index: RwLock<Follower<Index>>,
     filters: RwLock<Follower<FilterIndex>>,
-    rebuilt: Vec<String>,
+    rebuilt: Mutex<Vec<String>>,
 }
 
 impl Gallery {
     /// Opens a gallery, or starts one where the folder is missing or empty.
     ///
-    /// Every byte of the catalog and of the views is verified. A view that is missing, damaged or left behind is
-    /// rebuilt, which [`Stats::rebuilt`] tells.
+    /// Every byte of the catalog is verified, those of the index of vectors when they are first read. A view that is missing, damaged or left
+    /// behind is rebuilt, which [`Stats::rebuilt`] tells.
     ///
     /// # Errors
     /// `Locked`, `OtherModel`, `Version`, `Corrupt` (of the catalog; damaged views are rebuilt), `Io`; `Argument` for a
@@ -58,7 +58,7 @@ impl Gallery {
         let mut rebuilt = Vec::new();
         let index = Follower::open(folder, &now, &mut rebuilt)?;
         let filters = Follower::open(folder, &now, &mut rebuilt)?;
-        let (index, filters) = (RwLock::new(index), RwLock::new(filters));
+        let (index, filters, rebuilt) = (RwLock::new(index), RwLock::new(filters), Mutex::new(rebuilt));
         Ok(Self { folder: folder.to_owned(), recognizer, catalog, index, filters, rebuilt })
     }
 
@@ -80,6 +80,42 @@ impl Gallery {
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         filters.catch_up(&now)?;
         filters.keep()
+    }
+
+    /// Waits until the index of vectors is as fast to search as it gets: until then new faces may be compared one by one.
+    ///
+    /// # Errors
+    /// Only of storage.
+    pub fn settle(&self) -> Result<()> {
+        self.flush()?;
+        let settled = self.index.write().unwrap_or_else(PoisonError::into_inner).view_mut().settle();
+        match settled.map_err(Error::from) {
+            Err(error) if is_damaged_index(&error) => self.rebuild_index(&error),
+            settled => settled,
+        }
+    }
+
+    /// What the index answers, and once more from a new one where its files turn out to be damaged.
+    fn with_index<T>(&self, ask: impl Fn(&Index) -> Result<T>) -> Result<T> {
+        match self.current_index().and_then(|index| ask(index.view())) {
+            Err(error) if is_damaged_index(&error) => {
+                self.rebuild_index(&error)?;
+                ask(self.current_index()?.view())
+            }
+            answer => answer,
+        }
+    }
+
+    fn rebuild_index(&self, reason: &Error) -> Result<()> {
+        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        // Somebody else may have met the same damage and been faster.
+        if index.view().damage().is_empty() {
+            return Ok(());
+        }
+        index.replace(&self.folder, &self.catalog.read()?)?;
+        let line = format!("{}: {reason}; rebuilt from the catalog", Index::FOLDER);
+        self.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        Ok(())
     }
 
     /// The index, containing every commit that was acknowledged before the call.
@@ -114,6 +150,11 @@ impl Drop for Gallery {
         // What is not written here is replayed by the next open.
         let _ = self.flush();
     }
+}
+
+/// Whether files of the index are not what was written.
+fn is_damaged_index(error: &Error) -> bool {
+    matches!(error, Error::Index(vultus_index::Error::Corrupt { .. }))
 }
 
 /// A view whose writer panicked is still good to read: it says what it contains only after it does.

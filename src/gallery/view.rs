@@ -24,7 +24,7 @@ pub(super) trait View: Sized {
     /// Its folder in the gallery's.
     const FOLDER: &'static str;
 
-    /// Opens the folder, or starts an empty view; verifies what is there.
+    /// Opens the folder, or starts an empty view; verifies what is there, or will when it is read.
     fn open(folder: &Path) -> Result<Self>;
 
     /// The commit that it contains on disk.
@@ -66,10 +66,10 @@ impl View for Index {
     }
 
     fn remove(&mut self, faces: &[FaceId]) -> Result<()> {
-        faces.iter().for_each(|face| {
-            self.remove(face.0);
-        });
-        Ok(())
+        faces.iter().try_for_each(|face| {
+            self.remove(face.0)?;
+            Ok(())
+        })
     }
 
     fn keep(&mut self, sequence: u64) -> Result<()> {
@@ -77,7 +77,7 @@ impl View for Index {
     }
 
     fn count(&self) -> Result<u64> {
-        Ok(self.count() as u64)
+        Ok(vultus_index::Snapshot::count(self) as u64)
     }
 }
 
@@ -165,6 +165,14 @@ impl<V: View> Follower<V> {
         Ok(agrees.then_some(follower))
     }
 
+    /// Sets the view aside that cannot be relied on any more, and builds it anew.
+    pub(super) fn replace(&mut self, gallery: &Path, now: &Snapshot) -> Result<()> {
+        let folder = gallery.join(V::FOLDER);
+        set_aside(&folder)?;
+        *self = Self::rebuild(&folder, now)?;
+        Ok(())
+    }
+
     fn rebuild(folder: &Path, now: &Snapshot) -> Result<Self> {
         let mut follower = Self { view: V::open(folder)?, applied: 0, pending: 0 };
         let mut faces = now.faces_from(FaceId(0))?;
@@ -241,6 +249,11 @@ impl<V: View> Follower<V> {
     /// The view itself.
     pub(super) fn view(&self) -> &V {
         &self.view
+    }
+
+    /// The view itself, for work that changes nothing of what it contains.
+    pub(super) fn view_mut(&mut self) -> &mut V {
+        &mut self.view
     }
 }
 

@@ -33,7 +33,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "unsafe",
         &[
             "index/src/kernel/",
-            "index/src/segment/map.rs",
+            "index/src/storage/map.rs",
             "src/model/kernel/",
             "src/model/conv/cuda.rs",
             "src/model/norm/cuda.rs",

@@ -67,7 +67,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Sequence number of the last commit.
     pub sequence: u64,
-    /// What had to be rebuilt when the gallery was opened, with the reason.
+    /// What had to be rebuilt since the gallery was opened, with the reason.
     pub rebuilt: Vec<String>,
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     let progress = vultus::ingest::run(&gallery, &options, &stop, &report);
     report.finish();
     let progress = progress?;
-    gallery.flush()?;
+    gallery.settle()?;
 
     if common.json {
         let progress = wire::Progress::from(&progress);

@@ -23,7 +23,7 @@ pub(crate) fn run(_args: &Args, common: &Common, out: &mut dyn Write) -> anyhow:
     writeln!(out, "{} in {}", output::bytes(stats.bytes), common.gallery.display())?;
     writeln!(out, "model {}", stats.model)?;
     for view in &stats.rebuilt {
-        writeln!(out, "rebuilt on opening: {view}")?;
+        writeln!(out, "rebuilt: {view}")?;
     }
     Ok(Answer::Yes)
 }

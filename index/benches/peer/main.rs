@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow, bail};
 use hnsw_rs::prelude::{DistL2, Hnsw};
-use vultus_index::{Index, Options, Search};
+use vultus_index::{Effort, Index, Options, Search};
 
 const DIMENSIONS: usize = 128;
 
@@ -63,7 +63,7 @@ impl Ours {
             "search" => {
                 let index = self.index.as_ref().context("open comes first")?;
                 search(&question, |query, k, ef| {
-                    let found = index.search(query, &Search { k, ef, ..Search::default() })?;
+                    let found = index.search(query, &Search { k, effort: Effort::Width(ef), ..Search::default() })?;
                     Ok(found.iter().map(|found| found.id as u32).collect())
                 })
             }
@@ -96,7 +96,8 @@ impl Ours {
         let index = self.index.as_ref().context("open comes first")?;
         let mut ids = Vec::new();
         for query in floats(question.get::<String>("queries")?)?.chunks_exact(DIMENSIONS) {
-            let found = index.search(query, &Search { k: question.get("k")?, exact: true, ..Search::default() })?;
+            let found =
+                index.search(query, &Search { k: question.get("k")?, effort: Effort::Exact, ..Search::default() })?;
             ids.extend(found.iter().flat_map(|found| (found.id as u32).to_le_bytes()));
         }
         fs::write(question.get::<String>("output")?, ids)?;
@@ -134,6 +135,7 @@ fn build(question: &Question<'_>) -> anyhow::Result<String> {
         index.add(id as u64, vector)?;
     }
     index.seal(1)?;
+    index.settle()?;
     let (seconds, cpu) = (begin.0.elapsed().as_secs_f64(), cpu_seconds()? - begin.1);
     let mut bytes = 0;
     for file in fs::read_dir(&folder)? {

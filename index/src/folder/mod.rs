@@ -2,304 +2,335 @@
 //!
 //! An id is alive in one place at most: replacing it deletes the row in the segment that had it. A seal writes new files
 //! before the manifest that names them, and removes old ones after it, so at every moment the manifest on disk describes files that
-//! are whole. Files that it does not name are left from a seal that did not finish, and are removed.
+//! are whole. Files that it does not name are left from a seal or a merge that did not finish, and are removed.
 
-pub(crate) mod durable;
+mod live;
 mod manifest;
+mod merge;
 mod pending;
 mod plan;
+mod scrub;
+mod snapshot;
 
-use std::fs::{self, File, TryLockError};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
 
+use live::Live;
 use manifest::{Entry, Manifest};
-use pending::Pending;
-use plan::Size;
+use merge::{Job, Merge, Outcome};
+use plan::{Bounds, Size};
 use roaring::RoaringBitmap;
+use scrub::Scrub;
 
-use crate::graph::Scratch;
-use crate::nearest::Nearest;
 use crate::segment::{self, Layout, Row, Segment};
-use crate::{DIMENSIONS_MAX, Error, Neighbor, Options, Result, Search};
+use crate::stop::Stop;
+use crate::storage::durable::{self, TEMPORARY};
+use crate::storage::{Disk, Storage};
+use crate::{DIMENSIONS_MAX, Error, Options, Result};
 
-/// Locked while the index is open.
-const LOCK_FILE: &str = "lock";
-/// A vector is of unit length when its squared length is this close to 1: what rounding in `f32` leaves, and some.
-const UNIT_TOLERANCE: f32 = 1e-3;
+pub use snapshot::{Reader, Snapshot};
 
-/// A folder of vectors. One writer (`&mut`), many readers (`&`).
+/// A folder of vectors, as its one writer has it. Any number of [`Reader`]s see what was published.
+///
+/// Everything that a [`Snapshot`] answers, an index answers of what it was told so far.
 pub struct Index {
-    folder: PathBuf,
+    storage: Arc<dyn Storage>,
     options: Options,
-    sequence: u64,
+    state: Snapshot,
+    /// Where ids are in what is pending.
+    rows: HashMap<u64, usize>,
     /// The number of the next segment file.
     next: u64,
-    segments: Vec<Live>,
-    pending: Pending,
     /// Whether rows of segments were deleted since the last seal.
     has_new_tombstones: bool,
-    /// One for each search that ran at the same time as others.
-    scratches: Mutex<Vec<Scratch>>,
-    /// Held until the index is dropped.
-    _lock: File,
+    reader: Reader,
+    merge: Option<Merge>,
+    /// Of a merge that is over, until a manifest names it.
+    outcome: Option<Outcome>,
+    /// Why the last merge that failed did.
+    merge_failure: Option<String>,
+    /// Why nothing is written any more.
+    read_only: Option<String>,
+    _scrub: Scrub,
 }
 
-/// A segment and the rows deleted from it.
-struct Live {
-    number: u64,
-    segment: Segment,
-    deleted: RoaringBitmap,
+impl Deref for Index {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.state
+    }
 }
 
 impl Index {
-    /// Opens the folder, or starts an empty index where there is none. Every byte of every file is verified.
+    /// Opens the folder, or starts an empty index where there is none. What is in the files is verified when it is first read, and in the
+    /// background.
     ///
     /// # Errors
     /// `DimensionsRange`, `Dimensions` unless the index was made with these, `Locked`, `Corrupt`, `Version`, `Io`.
     pub fn open(folder: &Path, options: Options) -> Result<Self> {
-        if !(1..=DIMENSIONS_MAX).contains(&options.dimensions) {
-            return Err(Error::DimensionsRange { found: options.dimensions, max: DIMENSIONS_MAX });
-        }
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let mut index = Self {
-            folder: folder.to_owned(),
-            options,
-            sequence: 0,
-            next: 1,
-            segments: Vec::new(),
-            pending: Pending::new(options.dimensions),
-            has_new_tombstones: false,
-            scratches: Mutex::default(),
-            _lock: lock(&folder.join(LOCK_FILE))?,
-        };
-        let path = folder.join(manifest::FILE);
-        match fs::read(&path) {
-            Ok(bytes) => index.load(Manifest::decode(&bytes, &path)?)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => index.start(&path)?,
+        // Before the folder is made.
+        check_dimensions(options)?;
+        Self::open_in(Disk::open(folder)?, options)
+    }
+
+    /// The same, in files of another kind.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(storage: impl Storage, options: Options) -> Result<Self> {
+        check_dimensions(options)?;
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let path = storage.path().join(manifest::FILE);
+        let manifest = match storage.open(manifest::FILE) {
+            Ok(bytes) => Manifest::decode((*bytes).as_ref(), &path)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => start(&*storage, &path, options)?,
             Err(error) => return Err(Error::io(&path)(error)),
+        };
+        let (expected, found) = (manifest.dimensions as usize, options.dimensions);
+        if expected != found {
+            return Err(Error::Dimensions { expected, found });
         }
+        let mut state = Snapshot::empty(expected);
+        state.sequence = manifest.sequence;
+        for Entry { number, stamp, deleted } in manifest.segments {
+            let segment = Segment::open(&*storage, number, stamp, expected)?;
+            if deleted.max().is_some_and(|row| row as usize >= segment.count()) {
+                return Err(Error::corrupt(&path, "deletes rows that do not exist"));
+            }
+            state.segments.push(Live::new(number, segment, deleted));
+        }
+        let index = Self {
+            storage,
+            options,
+            rows: HashMap::new(),
+            next: manifest.next,
+            has_new_tombstones: false,
+            reader: Reader::new(state.clone()),
+            merge: None,
+            outcome: None,
+            merge_failure: None,
+            read_only: None,
+            _scrub: Scrub::start(&state.segments),
+            state,
+        };
         index.remove_unnamed();
         Ok(index)
     }
 
-    fn load(&mut self, manifest: Manifest) -> Result<()> {
-        let (expected, found) = (manifest.dimensions as usize, self.options.dimensions);
-        if expected != found {
-            return Err(Error::Dimensions { expected, found });
-        }
-        for Entry { number, stamp, deleted } in manifest.segments {
-            let path = segment::file(&self.folder, number);
-            let segment = Segment::open(path, stamp, expected)?;
-            segment.verify()?;
-            if deleted.max().is_some_and(|row| row as usize >= segment.count()) {
-                return Err(Error::corrupt(&self.folder.join(manifest::FILE), "deletes rows that do not exist"));
-            }
-            self.segments.push(Live { number, segment, deleted });
-        }
-        self.sequence = manifest.sequence;
-        self.next = manifest.next;
-        Ok(())
+    /// Where other threads find what was published. One reader may be cloned for all.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
-    /// Writes the first manifest, so that a folder which lost its manifest can be told from a new one.
-    fn start(&self, manifest: &Path) -> Result<()> {
-        if self.files().any(|path| path.extension().is_some_and(|extension| extension == segment::EXTENSION)) {
-            return Err(Error::corrupt(manifest, "is missing, though there are segments"));
-        }
-        self.write_manifest(Vec::new(), 0)
+    /// Lets readers see everything that was added and removed so far, all of it at once. A seal publishes as well.
+    pub fn publish(&mut self) {
+        self.state.generation += 1;
+        self.reader.publish(self.state.clone());
     }
 
-    /// Adds or replaces one vector. Searched at once; on disk after the next [`seal`](Self::seal).
+    /// Adds or replaces one vector. Searched at once; seen by readers once published, on disk after the next [`seal`](Self::seal).
     ///
     /// # Errors
-    /// `Dimensions`, `NotUnit`.
+    /// `Dimensions`, `NotUnit`; `Corrupt` where it cannot be told whether the id is in a segment.
     pub fn add(&mut self, id: u64, vector: &[f32]) -> Result<()> {
-        self.check(vector)?;
-        self.delete_sealed(id);
-        self.pending.add(id, vector);
+        self.state.check(vector)?;
+        if let Some(&row) = self.rows.get(&id) {
+            self.state.pending.set(row, vector);
+            return Ok(());
+        }
+        self.delete_sealed(id)?;
+        self.rows.insert(id, self.state.pending.count());
+        self.state.pending.push(id, vector);
         Ok(())
     }
 
     /// Removes a vector; hidden at once. Returns whether it was there.
-    pub fn remove(&mut self, id: u64) -> bool {
-        self.pending.remove(id) || self.delete_sealed(id)
-    }
-
-    fn delete_sealed(&mut self, id: u64) -> bool {
-        let was_alive =
-            self.segments.iter_mut().any(|live| live.segment.row_of(id).is_some_and(|row| live.deleted.insert(row)));
-        self.has_new_tombstones |= was_alive;
-        was_alive
-    }
-
-    /// Makes everything added and removed so far durable, as the state at the caller's `sequence`.
-    ///
-    /// Deletions alone write only a small file; pending vectors become a segment, merged with its small neighbours.
     ///
     /// # Errors
-    /// `Io`; then the folder still opens, as it was before.
-    pub fn seal(&mut self, sequence: u64) -> Result<()> {
-        if self.pending.count() == 0 && !self.has_new_tombstones && sequence == self.sequence {
-            return Ok(());
+    /// `Corrupt` where that cannot be told.
+    pub fn remove(&mut self, id: u64) -> Result<bool> {
+        let Some(row) = self.rows.remove(&id) else { return self.delete_sealed(id) };
+        if let Some(moved) = self.state.pending.swap_remove(row) {
+            self.rows.insert(moved, row);
         }
-        let sizes: Vec<Size> = self.segments.iter().map(Live::size).collect();
-        let merged = plan::merged(&sizes, self.pending.count(), self.options.graph_vectors_min);
-        let fresh = self.write_merged(&merged, sequence)?;
-        let kept = (0..self.segments.len()).filter(|at| !merged.contains(at)).map(|at| &self.segments[at]);
-        self.write_manifest(kept.chain(&fresh).map(Live::entry).collect(), sequence)?;
+        Ok(true)
+    }
 
-        let mut at = 0..;
-        self.segments.retain(|_| at.next().is_some_and(|at| !merged.contains(&at)));
-        self.segments.extend(fresh);
-        self.pending.clear();
+    fn delete_sealed(&mut self, id: u64) -> Result<bool> {
+        for live in &mut self.state.segments {
+            if live.delete(id)? {
+                self.has_new_tombstones = true;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes everything added and removed so far durable, as the state at the caller's `sequence`, and publishes it.
+    ///
+    /// Deletions alone write only a small file; pending vectors become a segment, together with small ones of its size. Larger merges, and
+    /// graphs, are then begun in the background; a later seal puts them in place, or [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// `Io`; then the folder still opens, as it was before, and a seal may be tried again, unless what failed was to make the names of files
+    /// durable: `ReadOnly` from then on, until the folder is opened anew. `Corrupt` where a segment that was to be written anew is.
+    pub fn seal(&mut self, sequence: u64) -> Result<()> {
+        if let Some(reason) = &self.read_only {
+            return Err(Error::ReadOnly { path: self.storage.path().to_owned(), reason: reason.clone() });
+        }
+        if let Some(merge) = self.merge.take_if(|merge| merge.is_over()) {
+            match merge.outcome() {
+                Ok(outcome) => self.outcome = Some(outcome),
+                // It is planned again below.
+                Err(error) => self.merge_failure = Some(error.to_string()),
+            }
+        }
+        if self.pending() > 0 || self.has_new_tombstones || sequence != self.sequence() || self.outcome.is_some() {
+            self.write(sequence)?;
+        }
+        if self.merge.is_none() {
+            self.begin_merge()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every merge that is worth it is over and in place: the index is then as fast to search as it gets.
+    ///
+    /// # Errors
+    /// Those of [`seal`](Self::seal), and of the merges.
+    pub fn settle(&mut self) -> Result<()> {
+        loop {
+            self.seal(self.sequence())?;
+            let Some(merge) = self.merge.take() else { return Ok(()) };
+            self.outcome = Some(merge.outcome()?);
+        }
+    }
+
+    /// Why a merge in the background failed, if one did and none succeeded since. Answers are as good as before, if not as fast.
+    pub fn merge_failure(&self) -> Option<&str> {
+        self.merge_failure.as_deref()
+    }
+
+    fn write(&mut self, sequence: u64) -> Result<()> {
+        if let Some(outcome) = &mut self.outcome {
+            outcome.follow(&self.state.segments)?;
+        }
+        let replaced = |live: &Live| {
+            let of = self.outcome.iter().flat_map(|outcome| &outcome.sources);
+            of.into_iter().any(|source| source.number == live.number)
+        };
+        let is_busy = |live: &Live| self.merge.as_ref().is_some_and(|merge| merge.reads(live.number));
+        let (busy, free): (Vec<&Live>, Vec<&Live>) =
+            self.state.segments.iter().filter(|live| !replaced(live)).partition(|live| is_busy(live));
+        let sizes: Vec<Size> = free.iter().map(|live| live.size()).collect();
+        let places = plan::sealed(&sizes, self.pending(), self.bounds());
+        let (small, kept): (Vec<_>, Vec<_>) = free.into_iter().enumerate().partition(|(at, _)| places.contains(at));
+        let fresh = self.write_pending(small.into_iter().map(|(_, live)| live), sequence)?;
+        let number = fresh.as_ref().map(|live| live.number);
+        let merged = self.outcome.as_ref().and_then(|outcome| outcome.merged.clone());
+        let kept = kept.into_iter().map(|(_, live)| live);
+        // What has nothing left is dropped.
+        let kept = kept.filter(|live| live.alive() > 0).chain(busy).cloned();
+        let segments: Vec<Live> = kept.chain(merged).chain(fresh).collect();
+
+        // Counted even if this seal fails later on: a number is never used twice.
+        self.next = number.map_or(self.next, |number| number + 1);
+        self.write_manifest(&segments, sequence)?;
+        self.state.segments = segments;
+        self.state.pending = pending::Pending::default();
+        self.state.sequence = sequence;
+        self.rows.clear();
+        if self.outcome.take().is_some() {
+            self.merge_failure = None;
+        }
         self.has_new_tombstones = false;
-        self.sequence = sequence;
+        self.publish();
         self.remove_unnamed();
         Ok(())
     }
 
-    /// Writes what is alive in the segments at these places, and what is pending, to a new segment. `None` where that is nothing.
-    fn write_merged(&mut self, merged: &[usize], sequence: u64) -> Result<Option<Live>> {
-        let sealed = merged.iter().flat_map(|at| self.segments[*at].rows());
-        let mut rows: Vec<Row<'_>> = sealed.chain(self.pending.rows()).collect();
+    /// Writes what is pending, and what is alive in some segments, to a new one. `None` where that is nothing.
+    fn write_pending<'a>(&'a self, small: impl Iterator<Item = &'a Live>, sequence: u64) -> Result<Option<Live>> {
+        let small: Vec<Live> = small.cloned().collect();
+        let mut rows: Vec<Row<'_>> = self.state.pending.rows().collect();
+        small.iter().try_for_each(|live| live.append_rows(&mut rows))?;
         if rows.is_empty() {
             return Ok(None);
         }
         rows.sort_unstable_by_key(|row| row.id);
-        let number = self.next;
-        let path = segment::file(&self.folder, number);
-        let after = merged.iter().map(|at| self.segments[*at].segment.sequences()[0]).fold(self.sequence, u64::min);
-        let Options { dimensions, graph_vectors_min } = self.options;
-        let stamp =
-            segment::write(&path, &rows, Layout { dimensions, graph_vectors_min, sequences: [after, sequence] })?;
-        // Counted even if this seal fails later on: a number is never used twice.
-        self.next += 1;
-        let segment = Segment::open(path, stamp, self.options.dimensions)?;
-        Ok(Some(Live { number, segment, deleted: RoaringBitmap::new() }))
+        let after = small.iter().map(|live| live.segment.sequences()[0]).fold(self.sequence(), u64::min);
+        let layout = Layout { dimensions: self.options.dimensions, graph: false, sequences: [after, sequence] };
+        let never = Stop::default();
+        let Some(stamp) = segment::write(&*self.storage, self.next, &rows, layout, &never)? else { return Ok(None) };
+        let segment = Segment::open(&*self.storage, self.next, stamp, self.options.dimensions)?;
+        Ok(Some(Live::new(self.next, segment, RoaringBitmap::new())))
     }
 
-    fn write_manifest(&self, segments: Vec<Entry>, sequence: u64) -> Result<()> {
+    fn begin_merge(&mut self) -> Result<()> {
+        let sizes: Vec<Size> = self.state.segments.iter().map(Live::size).collect();
+        let places = plan::merged(&sizes, self.bounds());
+        if places.is_empty() {
+            return Ok(());
+        }
+        let number = self.next;
+        self.next += 1;
+        self.merge = Some(Merge::start(Job {
+            storage: self.storage.clone(),
+            sources: places.into_iter().map(|at| self.state.segments[at].clone()).collect(),
+            number,
+            dimensions: self.options.dimensions,
+            graph_vectors_min: self.options.graph_vectors_min,
+            threads: self.options.merge_threads,
+        })?);
+        Ok(())
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { graph: self.options.graph_vectors_min, merged: self.options.merged_vectors_max }
+    }
+
+    fn write_manifest(&mut self, segments: &[Live], sequence: u64) -> Result<()> {
+        let segments = segments.iter().map(Live::entry).collect();
         let manifest = Manifest { dimensions: self.options.dimensions as u32, sequence, next: self.next, segments };
-        durable::write(&self.folder.join(manifest::FILE), |file| file.write_all(&manifest.encode()?))
+        let (prepared, ()) =
+            durable::prepare(&*self.storage, manifest::FILE, |file| file.write_all(&manifest.encode()?))?;
+        // From here on either of the two may be what a crash leaves, and a file that one of them names must stay.
+        prepared.name().inspect_err(|error| self.read_only = Some(error.to_string()))
     }
 
     /// Removes segment files and temporary files that the manifest does not name. What cannot be removed now is met again on
     /// the next open.
     fn remove_unnamed(&self) {
-        let named: Vec<PathBuf> = self.segments.iter().map(|live| segment::file(&self.folder, live.number)).collect();
-        let ours = [segment::EXTENSION, durable::TEMPORARY];
-        let is_ours = |path: &PathBuf| path.extension().is_some_and(|found| ours.iter().any(|ours| found == *ours));
-        for path in self.files().filter(|path| is_ours(path) && !named.contains(path)) {
-            let _ = fs::remove_file(path);
+        let named: Vec<String> = self.state.segments.iter().map(|live| segment::file(live.number)).collect();
+        let written = self.merge.as_ref().map(|merge| segment::file(merge.number()));
+        let is_ours = |name: &String| name.ends_with(segment::EXTENSION) || name.ends_with(TEMPORARY);
+        let is_written = |name: &String| written.as_ref().is_some_and(|written| name.starts_with(written));
+        let names = self.storage.names().unwrap_or_default();
+        for name in names.iter().filter(|name| is_ours(name) && !named.contains(name) && !is_written(name)) {
+            let _ = self.storage.remove(name);
         }
-    }
-
-    fn files(&self) -> impl Iterator<Item = PathBuf> {
-        fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path())
-    }
-
-    /// The caller's sequence number at the last seal; 0 in a new index.
-    pub fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    /// Vectors that are only in memory.
-    pub fn pending(&self) -> usize {
-        self.pending.count()
-    }
-
-    /// Vectors that answers can contain.
-    pub fn count(&self) -> usize {
-        self.pending.count() + self.segments.iter().map(|live| live.size().alive).sum::<usize>()
-    }
-
-    /// The nearest vectors, nearest first, ties by id.
-    ///
-    /// # Errors
-    /// `Dimensions`, `NotUnit`.
-    pub fn search(&self, query: &[f32], search: &Search<'_>) -> Result<Vec<Neighbor>> {
-        self.check(query)?;
-        if search.k == 0 {
-            return Ok(Vec::new());
-        }
-        let mut nearest = Nearest::new(search.k);
-        let mut scratch = self.scratches().pop().unwrap_or_default();
-        for live in &self.segments {
-            live.segment.search(query, search, &live.deleted, &mut scratch, &mut nearest);
-        }
-        self.scratches().push(scratch);
-        let is_allowed = |id| search.allowed.is_none_or(|allowed| allowed.contains(id));
-        self.pending.search(query, is_allowed, &mut nearest);
-        let sorted = nearest.into_sorted().into_iter();
-        Ok(sorted.map(|found| Neighbor { id: found.key, distance: found.distance }).collect())
-    }
-
-    fn scratches(&self) -> impl std::ops::DerefMut<Target = Vec<Scratch>> {
-        // A scratch is reset before it is used, so a panic elsewhere leaves nothing to fear in it.
-        self.scratches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stored ids in ascending order, at most `limit`, from the first at or above `from`.
-    pub fn scroll(&self, from: u64, limit: usize) -> Vec<u64> {
-        let mut ids: Vec<u64> = self.pending.ids_from(from).take(limit).collect();
-        for live in &self.segments {
-            ids.extend(live.ids_from(from).take(limit));
-        }
-        ids.sort_unstable();
-        ids.truncate(limit);
-        ids
-    }
-
-    /// The vector stored under an id.
-    pub fn vector(&self, id: u64) -> Option<&[f32]> {
-        self.pending.vector(id).or_else(|| self.segments.iter().find_map(|live| live.vector(id)))
-    }
-
-    fn check(&self, vector: &[f32]) -> Result<()> {
-        if vector.len() != self.options.dimensions {
-            return Err(Error::Dimensions { expected: self.options.dimensions, found: vector.len() });
-        }
-        let squared_length: f32 = vector.iter().map(|x| x * x).sum();
-        // False for NaN as well.
-        let is_unit = (squared_length - 1.0).abs() <= UNIT_TOLERANCE;
-        if is_unit { Ok(()) } else { Err(Error::NotUnit { squared_length }) }
     }
 }
 
-impl Live {
-    fn size(&self) -> Size {
-        let count = self.segment.count();
-        Size { count, alive: count - self.deleted.len() as usize }
+fn check_dimensions(options: Options) -> Result<()> {
+    if (1..=DIMENSIONS_MAX).contains(&options.dimensions) {
+        return Ok(());
     }
-
-    fn entry(&self) -> Entry {
-        Entry { number: self.number, stamp: self.segment.stamp(), deleted: self.deleted.clone() }
-    }
-
-    /// What is alive, by ascending id.
-    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        let alive = self.segment.ids_from(0).filter(|(_, row)| !self.deleted.contains(*row));
-        alive.map(|(id, row)| Row { id, vector: self.segment.vector(row) })
-    }
-
-    /// Ids from `from` on, ascending.
-    fn ids_from(&self, from: u64) -> impl Iterator<Item = u64> {
-        self.segment.ids_from(from).filter(|(_, row)| !self.deleted.contains(*row)).map(|(id, _)| id)
-    }
-
-    fn vector(&self, id: u64) -> Option<&[f32]> {
-        let row = self.segment.row_of(id)?;
-        (!self.deleted.contains(row)).then(|| self.segment.vector(row))
-    }
+    Err(Error::DimensionsRange { found: options.dimensions, max: DIMENSIONS_MAX })
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(Error::io(path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
+/// Writes the first manifest, so that a folder which lost its manifest can be told from a new one.
+fn start(storage: &dyn Storage, path: &Path, options: Options) -> Result<Manifest> {
+    let names = storage.names().map_err(Error::io(storage.path()))?;
+    if names.iter().any(|name| name.ends_with(segment::EXTENSION)) {
+        return Err(Error::corrupt(path, "is missing, though there are segments"));
     }
+    let manifest = Manifest { dimensions: options.dimensions as u32, sequence: 0, next: 1, segments: Vec::new() };
+    let (prepared, ()) = durable::prepare(storage, manifest::FILE, |file| file.write_all(&manifest.encode()?))?;
+    prepared.name()?;
+    Ok(manifest)
 }

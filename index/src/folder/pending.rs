@@ -1,72 +1,81 @@
 //! Vectors that are only in memory, until the next seal.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::nearest::Nearest;
 use crate::scan;
 use crate::segment::Row;
 
-/// Vectors by id. Rows are dense, so that a search scans one slice.
+/// Vectors in one chunk: what a writer copies at most when a snapshot shares its last chunk, and the rows of one scan.
+const CHUNK: usize = 256;
+
+/// Vectors in chunks that snapshots share; all chunks but the last are full, so that a search scans long slices.
+#[derive(Clone, Default)]
 pub(super) struct Pending {
-    dimensions: usize,
-    rows: BTreeMap<u64, usize>,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+#[derive(Clone, Default)]
+struct Chunk {
     /// The id of each row.
     ids: Vec<u64>,
     vectors: Vec<f32>,
 }
 
 impl Pending {
-    pub(super) fn new(dimensions: usize) -> Self {
-        Self { dimensions, rows: BTreeMap::new(), ids: Vec::new(), vectors: Vec::new() }
-    }
-
-    /// Adds or replaces.
-    pub(super) fn add(&mut self, id: u64, vector: &[f32]) {
-        if let Some(&row) = self.rows.get(&id) {
-            self.vectors[row * self.dimensions..][..self.dimensions].copy_from_slice(vector);
-        } else {
-            self.rows.insert(id, self.ids.len());
-            self.ids.push(id);
-            self.vectors.extend_from_slice(vector);
+    pub(super) fn push(&mut self, id: u64, vector: &[f32]) {
+        if self.chunks.last().is_none_or(|chunk| chunk.ids.len() == CHUNK) {
+            self.chunks.push(Arc::default());
+        }
+        if let Some(chunk) = self.chunks.last_mut().map(Arc::make_mut) {
+            chunk.ids.push(id);
+            chunk.vectors.extend_from_slice(vector);
         }
     }
 
-    /// Removes, and says whether it was there. The last row moves into the gap.
-    pub(super) fn remove(&mut self, id: u64) -> bool {
-        let Some(row) = self.rows.remove(&id) else { return false };
-        self.ids.swap_remove(row);
-        if let Some(&moved) = self.ids.get(row) {
-            self.rows.insert(moved, row);
-        }
-        let last = self.ids.len() * self.dimensions;
-        self.vectors.copy_within(last.., row * self.dimensions);
-        self.vectors.truncate(last);
-        true
+    /// Replaces the vector in a row.
+    pub(super) fn set(&mut self, row: usize, vector: &[f32]) {
+        let chunk = Arc::make_mut(&mut self.chunks[row / CHUNK]);
+        chunk.vectors[row % CHUNK * vector.len()..][..vector.len()].copy_from_slice(vector);
     }
 
-    pub(super) fn clear(&mut self) {
-        *self = Self::new(self.dimensions);
+    /// Takes a row out; the last one moves into the gap, and its id is returned unless it was that row itself.
+    pub(super) fn swap_remove(&mut self, row: usize) -> Option<u64> {
+        let last = Arc::make_mut(self.chunks.last_mut()?);
+        let id = last.ids.pop()?;
+        let dimensions = last.vectors.len() / (last.ids.len() + 1);
+        let vector = last.vectors.split_off(last.ids.len() * dimensions);
+        if last.ids.is_empty() {
+            self.chunks.pop();
+        }
+        if row == self.count() {
+            return None;
+        }
+        self.set(row, &vector);
+        Arc::make_mut(&mut self.chunks[row / CHUNK]).ids[row % CHUNK] = id;
+        Some(id)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.ids.len()
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.ids.len())
     }
 
     pub(super) fn vector(&self, id: u64) -> Option<&[f32]> {
-        self.rows.get(&id).map(|row| &self.vectors[row * self.dimensions..][..self.dimensions])
+        self.rows().find(|row| row.id == id).map(|row| row.vector)
     }
 
-    /// Ids from `from` on, ascending.
-    pub(super) fn ids_from(&self, from: u64) -> impl Iterator<Item = u64> {
-        self.rows.range(from..).map(|(id, _)| *id)
-    }
-
+    /// In no order.
     pub(super) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.ids.iter().zip(self.vectors.chunks_exact(self.dimensions)).map(|(id, vector)| Row { id: *id, vector })
+        self.chunks.iter().flat_map(|chunk| {
+            let vectors = chunk.vectors.chunks_exact(chunk.vectors.len() / chunk.ids.len());
+            chunk.ids.iter().zip(vectors).map(|(id, vector)| Row { id: *id, vector })
+        })
     }
 
     /// Offers every vector that is allowed.
     pub(super) fn search(&self, query: &[f32], is_allowed: impl Fn(u64) -> bool, nearest: &mut Nearest) {
-        scan::every_row(query, &self.vectors, nearest, |row| Some(self.ids[row]).filter(|id| is_allowed(*id)));
+        for chunk in &self.chunks {
+            scan::every_row(query, &chunk.vectors, nearest, |row| Some(chunk.ids[row]).filter(|id| is_allowed(*id)));
+        }
     }
 }

@@ -1,7 +1,8 @@
-//! Which segments the next seal writes anew.
+//! Which segments are written anew, and when.
 //!
-//! A vector is written again when its segment is merged with others of its size, so it is written about as often as the index
-//! doubles, and an index of n vectors has about log₂(n / graph_vectors_min) segments.
+//! A seal writes what is pending at once, with small segments that have no graph; what a seal leaves is merged in the background. A vector is
+//! written again when its segment is merged with others of its size, so it is written about as often as the index doubles, and an index
+//! of n vectors has about log₂(n / graph_vectors_min) segments with graphs, and as few without.
 
 /// A segment is written anew once more than this share of it is deleted: dead rows slow every scan and every walk.
 const DELETED_SHARE_MAX: f64 = 0.25;
@@ -13,77 +14,159 @@ pub(super) struct Size {
     pub(super) count: usize,
     /// Those that are not deleted.
     pub(super) alive: usize,
+    pub(super) has_graph: bool,
+    /// Whether it must be written anew for that alone.
+    pub(super) is_damaged: bool,
 }
 
-/// The segments to merge with `pending` vectors into a new one, as places in `sizes`, ascending.
+/// The sizes that a plan keeps to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// From so many vectors on a segment gets a graph.
+    pub(super) graph: usize,
+    /// What a merge leaves has at most so many vectors, unless one of its sources alone had more.
+    pub(super) merged: usize,
+}
+
+/// The segments that a seal writes together with `pending` vectors, as places in `sizes`, ascending.
 ///
-/// Those with too many deleted; then, smallest first, each that is smaller than `graph_vectors_min` or than twice what is merged
-/// so far. Without pending vectors only the former, unless something is left of them.
-pub(super) fn merged(sizes: &[Size], pending: usize, graph_vectors_min: usize) -> Vec<usize> {
-    let is_worn = |size: &Size| (size.count - size.alive) as f64 > size.count as f64 * DELETED_SHARE_MAX;
-    let (mut merged, mut others): (Vec<usize>, Vec<usize>) = (0..sizes.len()).partition(|at| is_worn(&sizes[*at]));
-    let mut total = pending + merged.iter().map(|at| sizes[*at].alive).sum::<usize>();
+/// Those without a graph, smallest first, each that is smaller than twice what there is so far: while all of it is too small for a graph.
+pub(super) fn sealed(sizes: &[Size], pending: usize, bounds: Bounds) -> Vec<usize> {
+    let small = (0..sizes.len()).filter(|at| !sizes[*at].has_graph && !sizes[*at].is_damaged);
+    absorbed(sizes, small.collect(), Vec::new(), pending, |alive, total| {
+        alive < total.saturating_mul(2) && total + alive < bounds.graph
+    })
+}
+
+/// The segments to merge in the background, as places in `sizes`, ascending; none where all is well.
+///
+/// Those with too many deleted or with damage, and all without a graph once they are enough for one; then, smallest first, each that is
+/// smaller than a graph's least or than twice what is merged so far.
+pub(super) fn merged(sizes: &[Size], bounds: Bounds) -> Vec<usize> {
+    let alive_without_graph: usize = sizes.iter().filter(|size| !size.has_graph).map(|size| size.alive).sum();
+    let must = |size: &Size| {
+        let is_worn = (size.count - size.alive) as f64 > size.count as f64 * DELETED_SHARE_MAX;
+        is_worn || size.is_damaged || (!size.has_graph && alive_without_graph >= bounds.graph)
+    };
+    let (mut first, mut others): (Vec<usize>, Vec<usize>) = (0..sizes.len()).partition(|at| must(&sizes[*at]));
+    first.sort_by_key(|at| sizes[*at].alive);
+    // The smallest is taken in any case, and what then fits.
+    let Some((&smallest, rest)) = first.split_first() else { return Vec::new() };
+    let fits = |alive: usize, total: usize| total.saturating_add(alive) <= bounds.merged;
+    let taken = absorbed(sizes, rest.to_vec(), vec![smallest], sizes[smallest].alive, fits);
+    others.retain(|at| !taken.contains(at));
+    let total = taken.iter().map(|at| sizes[*at].alive).sum();
+    absorbed(sizes, others, taken, total, |alive, total| {
+        total > 0 && alive < bounds.graph.max(total.saturating_mul(2)) && fits(alive, total)
+    })
+}
+
+/// `taken`, and of the others, smallest first, as many as are good, given how many are alive in the next and in what is taken.
+fn absorbed(
+    sizes: &[Size],
+    mut others: Vec<usize>,
+    mut taken: Vec<usize>,
+    mut total: usize,
+    is_good: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
     others.sort_by_key(|at| sizes[*at].alive);
     for at in others {
-        let alive = sizes[at].alive;
-        if total == 0 || alive >= graph_vectors_min.max(total.saturating_mul(2)) {
+        if !is_good(sizes[at].alive, total) {
             break;
         }
-        merged.push(at);
-        total += alive;
+        taken.push(at);
+        total += sizes[at].alive;
     }
-    merged.sort_unstable();
-    merged
+    taken.sort_unstable();
+    taken
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { graph: 100, merged: 5_000 };
+
+    /// Vectors and how many are alive; with a graph from a hundred on.
+    fn size((count, alive): (usize, usize)) -> Size {
+        Size { count, alive, has_graph: count >= BOUNDS.graph, is_damaged: false }
+    }
+
     #[track_caller]
-    fn check(sizes: &[(usize, usize)], pending: usize, expected: &[usize]) {
-        let sizes: Vec<Size> = sizes.iter().map(|&(count, alive)| Size { count, alive }).collect();
-        assert_eq!(merged(&sizes, pending, 100), expected);
+    fn check_sealed(sizes: &[(usize, usize)], pending: usize, expected: &[usize]) {
+        let sizes: Vec<Size> = sizes.iter().copied().map(size).collect();
+        assert_eq!(sealed(&sizes, pending, BOUNDS), expected);
+    }
+
+    #[track_caller]
+    fn check_merged(sizes: &[(usize, usize)], expected: &[usize]) {
+        let sizes: Vec<Size> = sizes.iter().copied().map(size).collect();
+        assert_eq!(merged(&sizes, BOUNDS), expected);
     }
 
     #[test]
-    fn a_small_segment_is_merged_with_what_is_new() {
-        check(&[(1000, 1000), (60, 60)], 3, &[1]);
-    }
-
-    #[test]
-    fn a_large_segment_waits_until_what_is_new_is_half_its_size() {
-        check(&[(1000, 1000)], 500, &[]);
-        check(&[(1000, 1000)], 501, &[0]);
-        check(&[(1000, 1000), (400, 400)], 201, &[0, 1]);
+    fn a_seal_takes_segments_of_its_size_with_it_and_no_graph() {
+        check_sealed(&[(1000, 1000), (30, 30), (9, 9)], 5, &[2]);
+        check_sealed(&[(1000, 1000), (30, 30), (9, 9)], 8, &[1, 2]);
+        check_sealed(&[(60, 60)], 50, &[]);
+        check_sealed(&[(1000, 1000)], 900, &[]);
     }
 
     #[test]
     fn deletions_alone_write_no_vectors() {
-        check(&[(1000, 800), (60, 60)], 0, &[]);
+        check_sealed(&[(1000, 800), (60, 60)], 0, &[]);
+        check_merged(&[(1000, 800), (60, 60)], &[]);
+    }
+
+    #[test]
+    fn segments_without_a_graph_are_merged_once_they_are_enough_for_one() {
+        check_merged(&[(60, 60), (39, 39)], &[]);
+        check_merged(&[(60, 60), (40, 40)], &[0, 1]);
+    }
+
+    #[test]
+    fn a_segment_with_a_graph_waits_until_what_is_new_is_half_its_size() {
+        check_merged(&[(1000, 1000), (60, 60), (50, 50)], &[1, 2]);
+        check_merged(&[(200, 200), (60, 60), (50, 50)], &[0, 1, 2]);
     }
 
     #[test]
     fn a_segment_with_many_deleted_is_written_anew() {
-        check(&[(1000, 700), (5000, 5000)], 0, &[0]);
+        check_merged(&[(1000, 700), (5000, 5000)], &[0]);
     }
 
     #[test]
-    fn a_segment_with_nothing_left_is_dropped_alone() {
-        check(&[(1000, 0), (60, 60)], 0, &[0]);
+    fn a_damaged_segment_is_written_anew() {
+        let sizes = [size((1000, 1000)), Size { is_damaged: true, ..size((900, 900)) }];
+        assert_eq!(merged(&sizes, BOUNDS), [0, 1]);
+        assert_eq!(merged(&sizes[1..], BOUNDS), [0]);
+    }
+
+    #[test]
+    fn what_would_be_too_large_to_merge_stays_apart() {
+        check_merged(&[(4000, 2900), (4000, 2800)], &[1]);
+        check_merged(&[(4000, 2900), (4000, 2100)], &[0, 1]);
     }
 
     #[test]
     fn many_small_seals_leave_few_segments_and_write_each_vector_few_times() {
         let (mut sizes, mut written) = (Vec::<Size>::new(), 0);
-        for _ in 0..2000 {
-            let places = merged(&sizes, 10, 100);
-            let alive = 10 + places.iter().map(|at| sizes[*at].alive).sum::<usize>();
+        let mut write = |sizes: &mut Vec<Size>, places: &[usize], more: usize| {
+            let alive = more + places.iter().map(|at| sizes[*at].alive).sum::<usize>();
             written += alive;
-            sizes = (0..sizes.len()).filter(|at| !places.contains(at)).map(|at| sizes[at]).collect();
-            sizes.push(Size { count: alive, alive });
+            *sizes = (0..sizes.len()).filter(|at| !places.contains(at)).map(|at| sizes[at]).collect();
+            sizes.push(size((alive, alive)));
+        };
+        let bounds = Bounds { merged: 1_000_000, ..BOUNDS };
+        for _ in 0..2000 {
+            let places = sealed(&sizes, 10, bounds);
+            write(&mut sizes, &places, 10);
+            let places = merged(&sizes, bounds);
+            if !places.is_empty() {
+                write(&mut sizes, &places, 0);
+            }
         }
-        assert!(sizes.len() <= 9, "{} segments", sizes.len());
+        assert!(sizes.len() <= 12, "{} segments", sizes.len());
         assert!(written <= 20_000 * 14, "each vector was written {} times", written / 20_000);
     }
 }

@@ -4,9 +4,36 @@
 //! sorted list here, whose rows are marked once they were visited: it is short enough to stay in the cache, and most rows that are met are not
 //! good enough for it.
 
+use std::convert::Infallible;
+
 use super::Lists;
 use crate::kernel::prefetch;
 use crate::quantiser::Scorer;
+
+/// Is asked before the bytes of rows are read whether these may be relied on.
+pub(crate) trait Trust {
+    /// Says which may not.
+    type Broken;
+
+    fn list(&self, row: u32) -> Result<(), Self::Broken>;
+
+    fn codes(&self, rows: &[u32]) -> Result<(), Self::Broken>;
+}
+
+/// What is in memory, or was compared with its checksums.
+pub(crate) struct Trusted;
+
+impl Trust for Trusted {
+    type Broken = Infallible;
+
+    fn list(&self, _row: u32) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn codes(&self, _rows: &[u32]) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
 
 /// What a search needs to remember, kept from one to the next so that a search allocates next to nothing.
 #[derive(Default)]
@@ -49,21 +76,30 @@ impl Entry {
 /// Fills the scratch's pool with the rows of the greatest scores that links lead to, at most `ef` of them, best first.
 ///
 /// - `seeds`: rows to begin with; those that do not exist are left out, as are links to such.
-pub(crate) fn beam(lists: Lists<'_>, scorer: &Scorer<'_>, seeds: &[u32], ef: usize, scratch: &mut Scratch) {
+pub(crate) fn beam<T: Trust>(
+    lists: Lists<'_>,
+    scorer: &Scorer<'_>,
+    seeds: &[u32],
+    ef: usize,
+    scratch: &mut Scratch,
+    trust: &T,
+) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
     scratch.meet(seeds);
     // Everything before it was visited.
     let mut next = 0;
     loop {
+        trust.codes(&scratch.fresh)?;
         scorer.score(&scratch.fresh, &mut scratch.scores);
         next = next.min(scratch.keep(ef));
         let entries = scratch.pool.iter_mut();
         let Some((at, entry)) = entries.enumerate().skip(next).find(|(_, entry)| entry.0 & Entry::VISITED == 0) else {
-            return;
+            return Ok(());
         };
         let row = entry.row();
         entry.0 |= Entry::VISITED;
         next = at + 1;
+        trust.list(row)?;
         scratch.meet(lists.of(row));
         // What is most likely the next to be visited.
         if let Some(entry) = scratch.pool[next..].iter().find(|entry| entry.0 & Entry::VISITED == 0) {

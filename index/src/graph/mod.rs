@@ -6,7 +6,8 @@
 //! | 4                     | upper_links | slots in a list of the upper layer (the paper's M_max)                           |
 //! | 4                     | upper       | rows in the upper layer, at least one                                            |
 //! | 4                     | pivots      | the first rows of the upper layer, which are all compared: where a search begins |
-//! | 48                    | reserved    | zero                                                                             |
+//! | 32                    | widths      | how wide the lower layer is searched to reach each of `RECALLS`: measured when the graph was built, for ten neighbours; 2³² - 1 where no width did |
+//! | 16                    | reserved    | zero                                                                             |
 //! | code bytes × upper    | upper_codes | codes of the upper layer's rows, once more: they are read together               |
 //! | 4 × links × count     | lower       | one list for each row                                                            |
 //! | 4 × upper_links × upper | upper_lists | one list for each row of the upper layer, in that layer's numbers               |
@@ -24,14 +25,18 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use beam::{Entry, Scratch};
-pub(crate) use build::build;
+pub(crate) use beam::{Entry, Scratch, Trust, Trusted};
+pub(crate) use build::{build, put_widths};
+
+use std::ops::Range;
 
 use crate::quantiser::{Scorer, code_bytes};
 
 /// Fills a list that has fewer links than slots.
 const NONE: u32 = u32::MAX;
 const HEAD_BYTES: usize = 64;
+/// Words of the header before the widths.
+const WIDTHS_AT: usize = 4;
 /// How wide the upper layer is searched: just wide enough for a few good rows to begin with below.
 const UPPER_EF: usize = 6;
 /// Rows that a search of the lower layer begins with.
@@ -58,6 +63,7 @@ impl<'a> Lists<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Graph<'a> {
     pivots: usize,
+    widths: [u32; Graph::RECALLS.len()],
     upper_codes: &'a [u8],
     lower: Lists<'a>,
     upper: Lists<'a>,
@@ -65,9 +71,16 @@ pub(crate) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
+    /// Of the header.
+    pub(crate) const HEAD_BYTES: usize = HEAD_BYTES;
+    /// Recalls that a search may ask for.
+    pub(crate) const RECALLS: [f32; 8] = [0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
+    /// Neighbours that the widths for these are measured with.
+    pub(crate) const MEASURED_K: usize = 10;
+
     /// The graph in these bytes, of a segment of `count` rows, if they are as many as their header says.
     ///
-    /// Links are not checked: one that leads nowhere is not followed.
+    /// Only the header is read. Links are not checked: one that leads nowhere is not followed.
     pub(crate) fn view(bytes: &'a [u8], count: usize, dimensions: usize) -> Result<Self, &'static str> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or("the graph is shorter than its header")?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -97,6 +110,7 @@ impl<'a> Graph<'a> {
         let (upper_lists, upper_rows) = words.split_at(upper_links * upper);
         Ok(Self {
             pivots,
+            widths: std::array::from_fn(|at| word(4 * (WIDTHS_AT + at))),
             upper_codes,
             lower: Lists { slots: links, links: lower },
             upper: Lists { slots: upper_links, links: upper_lists },
@@ -104,18 +118,51 @@ impl<'a> Graph<'a> {
         })
     }
 
+    /// Where the lists of the lower layer are.
+    pub(crate) fn lower_bytes(&self) -> Range<usize> {
+        let start = HEAD_BYTES + self.upper_codes.len();
+        start..start + size_of_val(self.lower.links)
+    }
+
+    /// Where the upper layer is: before the lower one, and behind it.
+    pub(crate) fn upper_bytes(&self) -> [Range<usize>; 2] {
+        let Range { start, end } = self.lower_bytes();
+        [HEAD_BYTES..start, end..end + size_of_val(self.upper.links) + size_of_val(self.upper_rows)]
+    }
+
+    /// How wide a search must be to reach a recall, in the mean over many queries; `None` where no width was seen to.
+    pub(crate) fn width_for(&self, recall: f32, k: usize) -> Option<usize> {
+        let (_, width) = Self::RECALLS.iter().zip(self.widths).find(|(reached, _)| **reached >= recall)?;
+        // More neighbours need a walk as much wider.
+        (width != NONE).then(|| (width as usize).saturating_mul(k.div_ceil(Self::MEASURED_K).max(1)))
+    }
+
+    /// The pivot that a search begins at.
+    pub(crate) fn place_of(&self, query: &[i8]) -> u32 {
+        let pivot = Scratch::default().best_of_first(&Scorer::nibbles(query, self.upper_codes), self.pivots);
+        self.upper_rows[pivot as usize]
+    }
+
     /// The rows that are most like the query, as far as links lead to them: at most `ef`, best first.
     ///
     /// - `query`: as the quantiser of `codes` makes it; `codes`: of every row.
-    pub(crate) fn search<'s>(&self, query: &[i8], codes: &[u8], ef: usize, scratch: &'s mut Scratch) -> &'s [Entry] {
+    /// - `trust`: is asked for every row of the lower layer.
+    pub(crate) fn search<'s, T: Trust>(
+        &self,
+        query: &[i8],
+        codes: &[u8],
+        ef: usize,
+        scratch: &'s mut Scratch,
+        trust: &T,
+    ) -> Result<&'s [Entry], T::Broken> {
         let upper = Scorer::nibbles(query, self.upper_codes);
         let pivot = scratch.best_of_first(&upper, self.pivots);
-        beam::beam(self.upper, &upper, &[pivot], UPPER_EF, scratch);
+        let Ok(()) = beam::beam(self.upper, &upper, &[pivot], UPPER_EF, scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         for (seed, found) in seeds.iter_mut().zip(scratch.found()) {
             *seed = self.upper_rows[found.row() as usize];
         }
-        beam::beam(self.lower, &Scorer::nibbles(query, codes), &seeds, ef, scratch);
-        scratch.found()
+        beam::beam(self.lower, &Scorer::nibbles(query, codes), &seeds, ef, scratch, trust)?;
+        Ok(scratch.found())
     }
 }

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::quantiser::{Quantiser, fit};
+use crate::stop::Stop;
 
 /// A graph section, the codes of its rows in their order, the quantiser's numbers and which vector each row is.
 struct Made {
@@ -19,13 +20,12 @@ struct Made {
 
 fn make(vectors: &[Vec<f32>]) -> Made {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    let built = build(&slices);
+    let built = build(&slices, &Stop::default()).unwrap();
     let quantiser = fit(slices[0].len(), slices.iter().copied());
     let mut codes = Vec::new();
     built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
-    let mut bytes = built.encode(&codes, slices[0].len());
-    bytes.resize(bytes.len().next_multiple_of(64), 0);
-    let section = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let mut section = built.encode(&codes, slices[0].len());
+    section.resize(section.len().next_multiple_of(16), 0);
     Made { section, codes, quantiser, order: built.order }
 }
 
@@ -35,7 +35,7 @@ impl Made {
         let graph = Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), query.len()).unwrap();
         let query = Quantiser::view(&self.quantiser).query(query);
         let mut scratch = Scratch::default();
-        let found = graph.search(&query, &self.codes, ef, &mut scratch);
+        let Ok(found) = graph.search(&query, &self.codes, ef, &mut scratch, &Trusted);
         assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
         found.iter().map(|entry| self.order[entry.row() as usize]).collect()
     }
@@ -80,6 +80,15 @@ fn the_graph_does_not_depend_on_the_number_of_threads() {
         pool.install(|| make(&vectors).section)
     };
     assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn a_build_that_is_told_to_stop_does() {
+    let vectors = random(700, 16, 6);
+    let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let stop = Stop::default();
+    stop.set();
+    assert!(build(&slices, &stop).is_err());
 }
 
 #[test]

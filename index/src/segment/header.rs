@@ -1,9 +1,9 @@
-//! Segment file, version 2: the first 64 bytes of every `*.seg` file, and where its sections are.
+//! Segment file, version 3: the first 64 bytes of every `*.seg` file, and where its sections are.
 //!
 //! | offset | bytes | field      | meaning                                                                      |
 //! |-------:|------:|------------|------------------------------------------------------------------------------|
 //! |      0 |     8 | magic      | `VULTSEG\n`                                                                  |
-//! |      8 |     4 | version    | 2; a reader refuses every number it does not know                            |
+//! |      8 |     4 | version    | 3; a reader refuses every number it does not know                            |
 //! |     12 |     4 | dimensions | floats per vector                                                            |
 //! |     16 |     8 | count      | vectors in this segment, fewer than 2³¹                                      |
 //! |     24 |     8 | after      | the vectors are from writes behind this sequence number of the caller        |
@@ -38,9 +38,9 @@ use crate::{Error, Result};
 
 pub(super) const LEN: usize = 64;
 const MAGIC: [u8; 8] = *b"VULTSEG\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Sections start at multiples of this: a cache line, and more than any of our types asks for.
-const ALIGN: u64 = 64;
+pub(super) const ALIGN: u64 = 64;
 /// Bytes that have one checksum.
 pub(super) const BLOCK: usize = 1 << 16;
 /// Rows have 31 bits where a search sorts them.
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named_and_not_called_damage() {
-        for version in [1, 3] {
+        for version in [1, 2, 4] {
             let decoded = Header::decode(&resealed(8, &[version]), Path::new("t.seg"));
             assert!(matches!(decoded, Err(Error::Version { found, .. }) if found == u32::from(version)));
         }

@@ -2,30 +2,36 @@
 //!
 //! A row is a vector's place in its segment. Which rows were deleted is not known here: the file never changes.
 
+mod checked;
 mod header;
-#[expect(unsafe_code, reason = "maps files")]
-mod map;
 mod search;
+mod widths;
 mod write;
 
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use header::{BLOCK, Header, LEN, Sections};
-use map::Map;
+use checked::{Checked, Damaged};
+use header::{Header, LEN, Sections};
 
 use crate::graph::Graph;
 use crate::quantiser::Quantiser;
+use crate::storage::Storage;
 use crate::{Error, Result};
 
 pub(crate) use write::{Layout, write};
 
-/// A segment file, mapped.
+/// A segment file, to be read in place.
 pub(crate) struct Segment {
+    /// For messages.
     path: PathBuf,
-    map: Map,
     header: Header,
     sections: Sections,
     stamp: Stamp,
+    bytes: Checked,
+    /// Whether the ids are in order, once somebody asked.
+    ids_are_sound: OnceLock<bool>,
 }
 
 /// What a manifest says about a segment file: enough to tell any other file from it.
@@ -43,52 +49,65 @@ pub(crate) struct Row<'a> {
     pub(crate) vector: &'a [f32],
 }
 
+/// The ids of a segment, all in order.
+#[derive(Clone, Copy)]
+pub(crate) struct Ids<'a> {
+    /// The id of each row.
+    pub(crate) ids: &'a [u64],
+    /// Rows by ascending id.
+    pub(crate) by_id: &'a [u32],
+}
+
 impl Segment {
-    /// Maps the file. Its header and its length are checked, the sections are not: [`verify`](Self::verify) does that.
-    pub(crate) fn open(path: PathBuf, stamp: Stamp, dimensions: usize) -> Result<Self> {
+    /// Opens the file. Its header, its length and its checksums' checksum are compared now, a block when it is first read.
+    pub(crate) fn open(storage: &dyn Storage, number: u64, stamp: Stamp, dimensions: usize) -> Result<Self> {
+        let name = file(number);
+        let path = storage.path().join(&name);
         let corrupt = |what: &str| Error::corrupt(&path, what);
-        if !path.exists() {
-            return Err(corrupt("is missing, though the manifest names it"));
+        let bytes = storage.open(&name).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => corrupt("is missing, though the manifest names it"),
+            _ => Error::io(&path)(error),
+        })?;
+        let all = (*bytes).as_ref();
+        if all.as_ptr().align_offset(header::ALIGN as usize) != 0 {
+            return Err(Error::io(&path)(std::io::Error::other("the storage gives bytes that are not aligned")));
         }
-        let map = Map::open(&path)?;
-        let bytes = map.bytes();
-        let head: &[u8; LEN] = bytes.first_chunk().ok_or_else(|| corrupt("is shorter than a header"))?;
+        let head: &[u8; LEN] = all.first_chunk().ok_or_else(|| corrupt("is shorter than a header"))?;
         let header = Header::decode(head, &path)?;
-        if stamp != (Stamp { bytes: bytes.len() as u64, crc: header::crc(head) }) {
+        if stamp != (Stamp { bytes: all.len() as u64, crc: header::crc(head) }) {
             return Err(corrupt("is not the file that the manifest names"));
         }
-        if header.bytes() != bytes.len() as u64 || header.dimensions as usize != dimensions {
+        if header.bytes() != all.len() as u64 || header.dimensions as usize != dimensions {
             return Err(corrupt("holds something else than its header and the manifest say"));
         }
-        let segment = Self { sections: header.sections(), map, header, stamp, path };
-        if segment.header.has_graph() {
-            segment.view_graph().map_err(|what| Error::corrupt(&segment.path, what))?;
-        }
-        Ok(segment)
-    }
-
-    /// Compares every byte with its checksum, and checks what a search relies on.
-    pub(crate) fn verify(&self) -> Result<()> {
-        let corrupt = |what: &str| Error::corrupt(&self.path, what);
-        let checks = &self.map.bytes()[self.sections.checks.clone()];
-        if crc32fast::hash(checks) != self.header.checks_crc {
+        let sections = header.sections();
+        if crc32fast::hash(&all[sections.checks.clone()]) != header.checks_crc {
             return Err(corrupt("the checksum of the checksums is wrong"));
         }
-        let blocks = self.map.bytes()[LEN..self.sections.checks.start].chunks(BLOCK);
-        for (number, (block, crc)) in blocks.zip(checks.as_chunks::<4>().0).enumerate() {
-            if crc32fast::hash(block) != u32::from_le_bytes(*crc) {
-                let from = LEN + number * BLOCK;
-                return Err(corrupt(&format!("the checksum of bytes {from} to {} is wrong", from + block.len())));
-            }
+        let bytes = Checked::new(bytes, sections.checks.clone());
+        Ok(Self { path, header, sections, stamp, bytes, ids_are_sound: OnceLock::new() })
+    }
+
+    /// Compares every block with its checksum that nobody read before; `between` is asked after each whether to go on.
+    pub(crate) fn check(&self, between: impl FnMut() -> bool) {
+        self.bytes.check_all(between);
+    }
+
+    /// What is known to be damaged, in words; empty where nothing is.
+    pub(crate) fn damage(&self) -> Vec<Error> {
+        let mut found: Vec<Error> = self.bytes.damaged().map(|range| self.corrupt(Damaged(range))).collect();
+        if self.ids_are_sound.get() == Some(&false) {
+            found.push(Error::corrupt(&self.path, "ids do not ascend"));
         }
-        let is_row = |row: &u32| (*row as usize) < self.count();
-        if !self.by_id().iter().all(is_row) || !self.ids_from(0).is_sorted_by(|a, b| a.0 < b.0) {
-            return Err(corrupt("ids do not ascend"));
-        }
-        if self.header.has_graph() && !self.quantiser().is_sound() {
-            return Err(corrupt("the quantiser has no levels"));
-        }
-        Ok(())
+        found
+    }
+
+    fn corrupt(&self, Damaged(Range { start, end }): Damaged) -> Error {
+        Error::corrupt(&self.path, format!("the checksum of bytes {start} to {end} is wrong"))
+    }
+
+    fn get(&self, range: &Range<usize>) -> Result<&[u8]> {
+        self.bytes.get(range.clone()).map_err(|damaged| self.corrupt(damaged))
     }
 
     /// What tells this file from any other.
@@ -101,65 +120,89 @@ impl Segment {
         self.header.sequences
     }
 
+    pub(crate) fn has_graph(&self) -> bool {
+        self.header.has_graph()
+    }
+
     /// Vectors in the file, those deleted since included.
     pub(crate) fn count(&self) -> usize {
         self.header.count as usize
     }
 
-    /// The id of each row.
-    pub(crate) fn ids(&self) -> &[u64] {
-        bytemuck::cast_slice(&self.map.bytes()[self.sections.ids.clone()])
+    pub(crate) fn ids(&self) -> Result<Ids<'_>> {
+        let by_id: &[u32] = bytemuck::cast_slice(self.get(&self.sections.by_id)?);
+        let ids: &[u64] = bytemuck::cast_slice(self.get(&self.sections.ids)?);
+        let are_sound = || {
+            let are_rows = by_id.iter().all(|row| (*row as usize) < ids.len());
+            are_rows && by_id.is_sorted_by(|a, b| ids[*a as usize] < ids[*b as usize])
+        };
+        if !self.ids_are_sound.get_or_init(are_sound) {
+            return Err(Error::corrupt(&self.path, "ids do not ascend"));
+        }
+        Ok(Ids { ids, by_id })
     }
 
-    /// Rows by ascending id.
-    fn by_id(&self) -> &[u32] {
-        bytemuck::cast_slice(&self.map.bytes()[self.sections.by_id.clone()])
-    }
-
-    /// Ids that are at least `from`, ascending, and their rows.
-    pub(crate) fn ids_from(&self, from: u64) -> impl Iterator<Item = (u64, u32)> {
-        let first = self.by_id().partition_point(|row| self.ids()[*row as usize] < from);
-        self.by_id()[first..].iter().map(|row| (self.ids()[*row as usize], *row))
+    /// The id of a row. Panics where there is no such row.
+    pub(crate) fn id(&self, row: u32) -> Result<u64> {
+        assert!((row as usize) < self.count(), "row {row} of {}", self.count());
+        let at = self.sections.ids.start + 8 * row as usize;
+        Ok(bytemuck::cast_slice(self.get(&(at..at + 8))?)[0])
     }
 
     /// One vector for each row.
-    pub(crate) fn vectors(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.map.bytes()[self.sections.vectors.clone()])
+    pub(crate) fn vectors(&self) -> Result<&[f32]> {
+        Ok(bytemuck::cast_slice(self.get(&self.sections.vectors)?))
     }
 
-    pub(crate) fn vector(&self, row: u32) -> &[f32] {
-        let dimensions = self.header.dimensions as usize;
-        &self.vectors()[row as usize * dimensions..][..dimensions]
+    /// Panics where there is no such row.
+    pub(crate) fn vector(&self, row: u32) -> Result<&[f32]> {
+        assert!((row as usize) < self.count(), "row {row} of {}", self.count());
+        let bytes = 4 * self.header.dimensions as usize;
+        let at = self.sections.vectors.start + bytes * row as usize;
+        Ok(bytemuck::cast_slice(self.get(&(at..at + bytes))?))
+    }
+
+    fn quantiser(&self) -> Result<Quantiser<'_>> {
+        let quantiser = Quantiser::view(bytemuck::cast_slice(self.get(&self.sections.quantiser)?));
+        if !quantiser.is_sound() {
+            return Err(Error::corrupt(&self.path, "the quantiser has no levels"));
+        }
+        Ok(quantiser)
+    }
+
+    /// The graph, without its lower layer having been compared with its checksums.
+    fn graph(&self) -> Result<Graph<'_>> {
+        let section = &self.sections.graph;
+        let head = section.start..section.end.min(section.start + Graph::HEAD_BYTES);
+        self.get(&head)?;
+        let bytes = self.bytes.unchecked(section.clone());
+        let graph = Graph::view(bytes, self.count(), self.header.dimensions as usize);
+        let graph = graph.map_err(|what| Error::corrupt(&self.path, what))?;
+        for range in graph.upper_bytes() {
+            self.get(&(section.start + range.start..section.start + range.end))?;
+        }
+        Ok(graph)
+    }
+}
+
+impl<'a> Ids<'a> {
+    /// Ids that are at least `from`, ascending, and their rows.
+    pub(crate) fn from(self, from: u64) -> impl Iterator<Item = (u64, u32)> + use<'a> {
+        let first = self.by_id.partition_point(|row| self.ids[*row as usize] < from);
+        self.by_id[first..].iter().map(move |row| (self.ids[*row as usize], *row))
     }
 
     /// The row of an id, deleted or not.
-    pub(crate) fn row_of(&self, id: u64) -> Option<u32> {
-        let at = self.by_id().binary_search_by_key(&id, |row| self.ids()[*row as usize]).ok()?;
-        Some(self.by_id()[at])
-    }
-
-    fn quantiser(&self) -> Quantiser<'_> {
-        Quantiser::view(bytemuck::cast_slice(&self.map.bytes()[self.sections.quantiser.clone()]))
-    }
-
-    /// One code for each row.
-    fn codes(&self) -> &[u8] {
-        &self.map.bytes()[self.sections.codes.clone()]
-    }
-
-    fn view_graph(&self) -> Result<Graph<'_>, &'static str> {
-        Graph::view(&self.map.bytes()[self.sections.graph.clone()], self.count(), self.header.dimensions as usize)
-    }
-
-    fn graph(&self) -> Option<Graph<'_>> {
-        self.header.has_graph().then(|| self.view_graph().ok()).flatten()
+    pub(crate) fn row_of(self, id: u64) -> Option<u32> {
+        let at = self.by_id.binary_search_by_key(&id, |row| self.ids[*row as usize]).ok()?;
+        Some(self.by_id[at])
     }
 }
 
 /// The file name of a segment.
-pub(crate) fn file(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{number:06}.{EXTENSION}"))
+pub(crate) fn file(number: u64) -> String {
+    format!("{number:06}{EXTENSION}")
 }
 
-/// Of segment files.
-pub(crate) const EXTENSION: &str = "seg";
+/// Ends the names of segment files.
+pub(crate) const EXTENSION: &str = ".seg";

@@ -6,11 +6,11 @@
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
-use super::Segment;
-use crate::Search;
-use crate::graph::{Graph, Scratch};
-use crate::nearest::Nearest;
-use crate::scan;
+use super::checked::{Checked, Damaged};
+use super::{Ids, Segment};
+use crate::graph::{Graph, Scratch, Trust, Trusted};
+use crate::nearest::{Found, Nearest};
+use crate::{Effort, Result, Search, scan};
 
 /// Codes that a walk compares for each row of its width, and how many of these comparisons take as long as one of vectors. Of a prototype, on
 /// 200,000 face-like vectors with 32 links each: 1,770 at a width of 64. A code is one line of the cache, a vector eight.
@@ -19,13 +19,58 @@ const CODES_PER_VECTOR: u64 = 4;
 
 /// Rows whose vectors are compared, for `k` that are wanted: codes of half a byte put the nearest ten among their own first 48 as often as not to
 /// matter (in a prototype, recall was .002 lower than with all of them, at a width of 128).
-fn compared_again(k: usize) -> usize {
+pub(super) fn compared_again(k: usize) -> usize {
     k.saturating_mul(2).saturating_add(28)
+}
+
+/// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
+struct Unseen<'a> {
+    bytes: &'a Checked,
+    /// Where the codes and the lists are, and how many bytes one of them has.
+    codes: (usize, usize),
+    lists: (usize, usize),
+}
+
+impl Unseen<'_> {
+    fn check(&self, (start, each): (usize, usize), row: u32) -> Result<(), Damaged> {
+        let at = start + each * row as usize;
+        self.bytes.check(at..at + each)
+    }
+}
+
+impl Trust for Unseen<'_> {
+    type Broken = Damaged;
+
+    fn list(&self, row: u32) -> Result<(), Damaged> {
+        self.check(self.lists, row)
+    }
+
+    fn codes(&self, rows: &[u32]) -> Result<(), Damaged> {
+        rows.iter().try_for_each(|row| self.check(self.codes, *row))
+    }
+}
+
+/// Which rows count.
+struct Eligible<'a> {
+    deleted: &'a RoaringBitmap,
+    /// Only these ids, and the ids there are.
+    allowed: Option<(&'a RoaringTreemap, Ids<'a>)>,
+    /// How many, or more where some of the allowed ids are not in the segment.
+    count: u64,
+}
+
+impl Eligible<'_> {
+    fn contains(&self, row: u32) -> bool {
+        !self.deleted.contains(row) && self.allowed.is_none_or(|(allowed, ids)| allowed.contains(ids.ids[row as usize]))
+    }
 }
 
 impl Segment {
     /// Offers the rows that are allowed and not deleted, under their ids: all of them where the search is exact, the nearest
     /// otherwise.
+    ///
+    /// # Errors
+    /// `Corrupt` where the ids or vectors that it needs are; codes and links are only ways to find these, and a scan replaces them.
     pub(crate) fn search(
         &self,
         query: &[f32],
@@ -33,40 +78,74 @@ impl Segment {
         deleted: &RoaringBitmap,
         scratch: &mut Scratch,
         nearest: &mut Nearest,
-    ) {
-        let (Some((first, _)), Some(last)) = (self.ids_from(0).next(), self.last_id()) else { return };
-        let alive = self.count() as u64 - deleted.len();
-        // An upper bound: an id between the first and the last need not be in this segment.
-        let eligible = search.allowed.map_or(alive, |allowed| allowed.range_cardinality(first..=last).min(alive));
-        if eligible == 0 {
-            return;
-        }
-
-        let counts = |row: usize| {
-            let id = self.ids()[row];
-            let counts = !deleted.contains(row as u32) && search.allowed.is_none_or(|allowed| allowed.contains(id));
-            counts.then_some(id)
-        };
-        if let Some(graph) = self.graph()
-            && !search.exact
-            && let Some(ef) = walk_ef(search.ef.max(search.k) as u64, eligible, self.count() as u64)
+    ) -> Result<()> {
+        let Some(eligible) = self.eligible(search.allowed, deleted)? else { return Ok(()) };
+        // A graph that cannot be read is no answer, and no reason not to give one: what is damaged is known by now.
+        let graph = self.has_graph().then(|| self.graph().ok()).flatten();
+        if let Some(graph) = graph
+            && let Some(mut width) = width_of(&graph, search)
         {
-            let counts_all = search.allowed.is_none() && deleted.is_empty();
-            let counts = |row: u32| counts_all || counts(row as usize).is_some();
-            let rows = self.walk(&graph, query, ef, search.k, counts, scratch);
-            // Too few: the rows that count are not where the walk led.
-            if rows.len() as u64 >= eligible.min(search.k as u64) {
-                scan::picked_rows(query, self.vectors(), nearest, rows.into_iter(), |row| self.ids()[row as usize]);
-                return;
+            while let Some(ef) = walk_ef(width as u64, eligible.count, self.count() as u64) {
+                let Ok(rows) = self.walk(&graph, query, ef, search, &eligible, scratch) else { break };
+                let found = self.compare(query, &rows)?;
+                let is_enough = match search.within {
+                    // Most of what a wide enough walk meets is too far away.
+                    Some(within) => {
+                        let near = found.iter().filter(|found| found.distance <= within).count();
+                        near >= search.k || near * 4 <= found.len() * 3
+                    }
+                    // Else the rows that count are not where the walk led.
+                    None => found.len() as u64 >= eligible.count.min(search.k as u64),
+                };
+                if is_enough {
+                    found.into_iter().for_each(|found| nearest.offer(found));
+                    return Ok(());
+                }
+                if search.within.is_none() {
+                    break;
+                }
+                width = width.saturating_mul(2);
             }
         }
-        match search.allowed {
-            Some(allowed) if eligible < self.count() as u64 / 2 => {
-                let rows = self.rows_of(allowed).filter(|row| !deleted.contains(*row));
-                scan::picked_rows(query, self.vectors(), nearest, rows, |row| self.ids()[row as usize]);
+        match eligible.allowed {
+            Some((allowed, ids)) if eligible.count < self.count() as u64 / 2 => {
+                let rows: Vec<u32> = ids.rows_of(allowed).filter(|row| !deleted.contains(*row)).collect();
+                self.compare(query, &rows)?.into_iter().for_each(|found| nearest.offer(found));
             }
-            _ => scan::every_row(query, self.vectors(), nearest, counts),
+            _ => {
+                let ids = self.ids()?.ids;
+                let key = |row: usize| eligible.contains(row as u32).then(|| ids[row]);
+                scan::every_row(query, self.vectors()?, nearest, key);
+            }
         }
+        Ok(())
+    }
+
+    /// A number that is alike for queries whose walks begin at the same place.
+    pub(crate) fn place_of(&self, query: &[f32]) -> u32 {
+        // A segment that is scanned, or damaged, has one place.
+        let (true, Ok(quantiser), Ok(graph)) = (self.has_graph(), self.quantiser(), self.graph()) else { return 0 };
+        graph.place_of(&quantiser.query(query))
+    }
+
+    /// `None` where no row counts.
+    fn eligible<'a>(
+        &'a self,
+        allowed: Option<&'a RoaringTreemap>,
+        deleted: &'a RoaringBitmap,
+    ) -> Result<Option<Eligible<'a>>> {
+        let alive = self.count() as u64 - deleted.len();
+        let (allowed, count) = match allowed {
+            None => (None, alive),
+            Some(allowed) => {
+                let ids = self.ids()?;
+                let [Some(first), Some(last)] = [ids.by_id.first(), ids.by_id.last()] else { return Ok(None) };
+                let [first, last] = [first, last].map(|row| ids.ids[*row as usize]);
+                // An upper bound: an id between the first and the last need not be in this segment.
+                (Some((allowed, ids)), allowed.range_cardinality(first..=last).min(alive))
+            }
+        };
+        Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
     /// The first rows of a walk that count, as many as are compared again.
@@ -75,22 +154,48 @@ impl Segment {
         graph: &Graph<'_>,
         query: &[f32],
         ef: usize,
-        k: usize,
-        counts: impl Fn(u32) -> bool,
+        search: &Search<'_>,
+        eligible: &Eligible<'_>,
         scratch: &mut Scratch,
-    ) -> Vec<u32> {
-        let query = self.quantiser().query(query);
-        let found = graph.search(&query, self.codes(), ef, scratch).iter().map(|entry| entry.row());
-        found.filter(|row| counts(*row)).take(compared_again(k)).collect()
+    ) -> Result<Vec<u32>> {
+        let query = self.quantiser()?.query(query);
+        let codes = self.bytes.unchecked(self.sections.codes.clone());
+        let found = if self.bytes.is_all_sound() {
+            let Ok(found) = graph.search(&query, codes, ef, scratch, &Trusted);
+            found
+        } else {
+            let lists = graph.lower_bytes();
+            let unseen = Unseen {
+                bytes: &self.bytes,
+                codes: (self.sections.codes.start, codes.len() / self.count()),
+                lists: (self.sections.graph.start + lists.start, lists.len() / self.count()),
+            };
+            graph.search(&query, codes, ef, scratch, &unseen).map_err(|damaged| self.corrupt(damaged))?
+        };
+        let counts_all = eligible.allowed.is_none() && eligible.deleted.is_empty();
+        let rows = found.iter().map(|entry| entry.row()).filter(|row| counts_all || eligible.contains(*row));
+        Ok(match search.within {
+            Some(_) => rows.collect(),
+            None => rows.take(compared_again(search.k)).collect(),
+        })
     }
 
-    fn last_id(&self) -> Option<u64> {
-        self.by_id().last().map(|row| self.ids()[*row as usize])
+    /// Rows and their exact distances, under their ids.
+    fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in rows {
+            self.vector(*row)?;
+            ids.push(self.id(*row)?);
+        }
+        let vectors = bytemuck::cast_slice(self.bytes.unchecked(self.sections.vectors.clone()));
+        Ok(scan::picked_rows(query, vectors, rows, &ids))
     }
+}
 
+impl Ids<'_> {
     /// The rows whose ids are in the set, by ascending id.
     fn rows_of(&self, allowed: &RoaringTreemap) -> impl Iterator<Item = u32> {
-        let (ids, by_id) = (self.ids(), self.by_id());
+        let Self { ids, by_id } = *self;
         let id_at = |at: usize| by_id.get(at).map(|row| ids[*row as usize]);
         let mut wanted = allowed.iter();
         if let Some(first) = id_at(0) {
@@ -109,6 +214,18 @@ impl Segment {
             }
         })
     }
+}
+
+/// How wide a walk of all rows is; `None` where everything is to be compared.
+fn width_of(graph: &Graph<'_>, search: &Search<'_>) -> Option<usize> {
+    let width = match search.effort {
+        Effort::Width(ef) => ef,
+        Effort::Recall(recall) => graph.width_for(recall, search.k)?,
+        Effort::Exact => return None,
+    };
+    // Where a distance limits the answer, `k` may be as large as there is room for.
+    let k = if search.within.is_some() { search.k.min(width) } else { search.k };
+    Some(width.max(k).max(1))
 }
 
 /// How wide a walk must be to meet as many rows that count as a walk of `ef` meets of all; `None` where a scan of those that count is expected to

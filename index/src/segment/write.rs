@@ -1,40 +1,51 @@
 //! Writes a segment file: sections first, then the checksums of their blocks, then the header that knows theirs.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{self, Seek, SeekFrom, Write};
 
 use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
-use super::{Row, Stamp};
-use crate::folder::durable;
+use super::{Row, Stamp, file, widths};
+use crate::graph::{self, Graph};
 use crate::quantiser::{self, Quantiser};
-use crate::{Error, Result, graph};
+use crate::stop::{Stop, Stopped};
+use crate::storage::Storage;
+use crate::storage::durable::{self, Writer};
+use crate::{Error, Result};
 
 /// What is written besides the vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) dimensions: usize,
-    /// A graph is built from this many rows on.
-    pub(crate) graph_vectors_min: usize,
+    /// Whether a graph is built.
+    pub(crate) graph: bool,
     /// The caller's sequence numbers behind which and up to which the rows were written.
     pub(crate) sequences: [u64; 2],
 }
 
-/// Writes `rows` to a new file that is durable on return.
+/// Writes `rows` to a new file that is durable on return; `None` where it was told to stop.
 ///
 /// - `rows`: ids ascend, vectors are of one length; fewer than 2³¹ of them.
-pub(crate) fn write(path: &Path, rows: &[Row<'_>], layout: Layout) -> Result<Stamp> {
+pub(crate) fn write(
+    storage: &dyn Storage,
+    number: u64,
+    rows: &[Row<'_>],
+    layout: Layout,
+    stop: &Stop,
+) -> Result<Option<Stamp>> {
+    let name = file(number);
     if rows.len() >= COUNT_MAX {
-        return Err(Error::io(path)(io::Error::other("a segment holds fewer than 2³¹ vectors")));
+        let path = storage.path().join(name);
+        return Err(Error::io(&path)(io::Error::other("a segment holds fewer than 2³¹ vectors")));
     }
-    let content = Content::new(rows, layout);
-    durable::write(path, |file| {
+    let Ok(content) = Content::new(rows, layout, stop) else { return Ok(None) };
+    let (prepared, stamp) = durable::prepare(storage, &name, |file| {
         let header = content.write(file)?;
         file.seek(SeekFrom::Start(0))?;
         let encoded = header.encode();
         file.write_all(&encoded)?;
         Ok(Stamp { bytes: header.bytes(), crc: header::crc(&encoded) })
-    })
+    })?;
+    prepared.name()?;
+    Ok(Some(stamp))
 }
 
 /// The bytes of the sections, or where they come from.
@@ -44,46 +55,53 @@ struct Content<'a> {
     by_id: Vec<u32>,
     quantiser: Vec<f32>,
     codes: Vec<u8>,
-    graph: Vec<u8>,
+    /// The section, in words.
+    graph: Vec<u32>,
     header: Header,
 }
 
 impl<'a> Content<'a> {
-    fn new(rows: &[Row<'a>], Layout { dimensions, graph_vectors_min, sequences }: Layout) -> Self {
+    fn new(rows: &[Row<'a>], layout: Layout, stop: &Stop) -> Result<Self, Stopped> {
+        let Layout { dimensions, graph, sequences } = layout;
         let count = rows.len() as u32;
-        if rows.len() < graph_vectors_min.max(2) {
+        if !graph || rows.is_empty() {
             let header = Header::new(dimensions as u32, count, sequences, None);
             let (rows, by_id) = (rows.to_vec(), (0..count).collect());
-            return Self { rows, by_id, quantiser: Vec::new(), codes: Vec::new(), graph: Vec::new(), header };
+            return Ok(Self { rows, by_id, quantiser: Vec::new(), codes: Vec::new(), graph: Vec::new(), header });
         }
         let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
-        let built = graph::build(&vectors);
+        let built = graph::build(&vectors, stop)?;
         let mut by_id = vec![0; rows.len()];
         built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
         let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
         let quantiser = quantiser::fit(dimensions, vectors.iter().copied());
         let mut codes = Vec::with_capacity(quantiser::code_bytes(dimensions) * rows.len());
         rows.iter().for_each(|row| Quantiser::view(&quantiser).encode(row.vector, &mut codes));
-        let graph = built.encode(&codes, dimensions);
-        let header = Header::new(dimensions as u32, count, sequences, Some(graph.len()));
-        Self { rows, by_id, quantiser, codes, graph, header }
+        let mut graph = built.encode(&codes, dimensions);
+        graph.resize(graph.len().next_multiple_of(header::ALIGN as usize / 4), 0);
+        let view = Graph::view(bytemuck::cast_slice(&graph), rows.len(), dimensions);
+        let view = view.expect("a graph section reads back as it was encoded");
+        let widths = widths::measure(&rows, &Quantiser::view(&quantiser), &codes, &view, stop)?;
+        graph::put_widths(&mut graph, widths);
+        let header = Header::new(dimensions as u32, count, sequences, Some(4 * graph.len()));
+        Ok(Self { rows, by_id, quantiser, codes, graph, header })
     }
 
-    fn write(&self, file: &mut BufWriter<File>) -> io::Result<Header> {
+    fn write(&self, file: &mut Writer) -> io::Result<Header> {
         file.write_all(&[0; LEN])?;
         let Sections { ids, by_id, vectors, quantiser, codes, graph, checks } = self.header.sections();
         let mut blocks = Blocks { file, at: LEN, crc: crc32fast::Hasher::new(), in_block: 0, crcs: Vec::new() };
         blocks.fill_up(ids.start)?;
         self.rows.iter().try_for_each(|row| blocks.put(&row.id.to_le_bytes()))?;
         blocks.fill_up(by_id.start)?;
-        // The target is little-endian, or `map.rs` would not compile.
+        // The target is little-endian, or `storage/map.rs` would not compile.
         blocks.put(bytemuck::cast_slice(&self.by_id))?;
         blocks.fill_up(vectors.start)?;
         self.rows.iter().try_for_each(|row| blocks.put(bytemuck::cast_slice(row.vector)))?;
         for (section, bytes) in [
             (quantiser, bytemuck::cast_slice(&self.quantiser)),
             (codes, self.codes.as_slice()),
-            (graph, self.graph.as_slice()),
+            (graph, bytemuck::cast_slice(&self.graph)),
         ] {
             blocks.fill_up(section.start)?;
             blocks.put(bytes)?;
@@ -97,7 +115,7 @@ impl<'a> Content<'a> {
 
 /// Bytes on their way into the file, and the checksums of their blocks.
 struct Blocks<'a> {
-    file: &'a mut BufWriter<File>,
+    file: &'a mut Writer,
     /// Bytes that the file has.
     at: usize,
     crc: crc32fast::Hasher,

@@ -1,10 +1,8 @@
 //! Vectors to test with, and the plainest search there is.
 
-use std::collections::BTreeMap;
-
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vultus_index::{Index, Neighbor, Options, Search};
+use vultus_index::{Effort, Neighbor, Options, Result, Search, Snapshot};
 
 /// Unit vectors around centres, as embeddings of people are, from a seed.
 pub(crate) fn clustered(seed: u64, count: usize, dimensions: usize) -> Vec<Vec<f32>> {
@@ -31,12 +29,12 @@ pub(crate) fn unit(vector: &[f32]) -> Vec<f32> {
     vector.iter().map(|x| x / length).collect()
 }
 
-pub(crate) const fn options(dimensions: usize, graph_vectors_min: usize) -> Options {
-    Options { dimensions, graph_vectors_min }
+pub(crate) fn options(dimensions: usize, graph_vectors_min: usize) -> Options {
+    Options { dimensions, graph_vectors_min, ..Options::default() }
 }
 
 pub(crate) fn exactly(k: usize) -> Search<'static> {
-    Search { k, exact: true, ..Search::default() }
+    Search { k, effort: Effort::Exact, ..Search::default() }
 }
 
 /// Everything an index answers, to tell two of them apart bit for bit.
@@ -47,28 +45,17 @@ pub(crate) struct Answers {
     found: Vec<Vec<Neighbor>>,
 }
 
-pub(crate) fn answers(index: &Index) -> Answers {
-    let ids = index.scroll(0, usize::MAX);
-    let bits = |id| {
-        let vector: &[f32] = index.vector(id).expect("a scrolled id has a vector");
-        vector.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
-    };
-    let vectors: Vec<(u64, Vec<u32>)> = ids.into_iter().map(|id| (id, bits(id))).collect();
-    let dimensions = vectors.first().map_or(0, |(_, vector)| vector.len());
-    let searches = [exactly(5), Search { k: 5, ef: 16, ..Search::default() }];
-    let found = (9_000..9_008).flat_map(|query| {
-        let query = numbered(query, dimensions);
-        searches.map(|search| index.search(&query, &search).expect("the query is a unit vector of the right length"))
-    });
-    Answers { sequence: index.sequence(), found: found.collect(), vectors }
-}
-
-/// The `k` nearest, in `f64`, of what a map holds.
-pub(crate) fn brute_force(held: &BTreeMap<u64, Vec<f32>>, query: &[f32], k: usize) -> Vec<(u64, f64)> {
-    let distance =
-        |vector: &[f32]| vector.iter().zip(query).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
-    let mut all: Vec<(u64, f64)> = held.iter().map(|(id, vector)| (*id, distance(vector))).collect();
-    all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    all.truncate(k);
-    all
+/// # Errors
+/// The first that an answer meets.
+pub(crate) fn answers(index: &Snapshot, efforts: [Effort; 2]) -> Result<Answers> {
+    let mut vectors = Vec::new();
+    for id in index.scroll(0, usize::MAX)? {
+        let vector = index.vector(id)?.expect("a scrolled id has a vector");
+        vectors.push((id, vector.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()));
+    }
+    let dimensions = vectors.first().map_or(1, |(_, vector)| vector.len());
+    let searches = efforts.map(|effort| Search { k: 5, effort, ..Search::default() });
+    let queries = (9_000..9_008).flat_map(|query| searches.map(|search| (query, search)));
+    let found = queries.map(|(query, search)| index.search(&numbered(query, dimensions), &search));
+    Ok(Answers { sequence: index.sequence(), found: found.collect::<Result<_>>()?, vectors })
 }

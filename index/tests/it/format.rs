@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::{Expect, expect};
 use tempfile::tempdir;
-use vultus_index::{Error, Index, Search};
+use vultus_index::{Effort, Error, Index, Search};
 
 use crate::data::{numbered, options};
 
@@ -32,10 +32,11 @@ fn write(folder: &Path, graph_vectors_min: usize, first_count: u64) {
             index.add(id, &numbered(id, DIMENSIONS)).unwrap();
         }
         index.seal(sequence).unwrap();
+        index.settle().unwrap();
     }
-    index.remove(1);
+    index.remove(1).unwrap();
     index.add(2, &numbered(77, DIMENSIONS)).unwrap();
-    index.remove(2);
+    index.remove(2).unwrap();
     index.seal(30).unwrap();
 }
 
@@ -49,7 +50,7 @@ fn check(name: &str, search: &Search<'_>, expected: &Expect) {
     let index = Index::open(folder.path(), options(DIMENSIONS, 10)).unwrap();
     let found = index.search(&numbered(5, DIMENSIONS), search).unwrap();
     let found: Vec<String> = found.iter().map(|found| format!("{} at {:.4}", found.id, found.distance)).collect();
-    let ids = index.scroll(0, 3);
+    let ids = index.scroll(0, 3).unwrap();
     let counts = (index.sequence(), index.count());
     expected.assert_eq(&format!("{counts:?} {ids:?} {}", found.join(", ")));
 }
@@ -66,21 +67,21 @@ fn find_or_write(name: &str, graph_vectors_min: usize, first_count: u64) {
 }
 
 #[test]
-fn a_folder_of_version_2_is_read() {
-    find_or_write("v2-flat", 100, 8);
+fn a_folder_of_version_3_is_read() {
+    find_or_write("v3-flat", 100, 8);
     check(
-        "v2-flat",
-        &Search { k: 3, exact: true, ..Search::default() },
+        "v3-flat",
+        &Search { k: 3, effort: Effort::Exact, ..Search::default() },
         &expect!["(30, 9) [0, 3, 4] 5 at 0.0000, 1002 at 0.8031, 7 at 0.8823"],
     );
 }
 
 #[test]
-fn a_graph_of_version_2_is_walked() {
-    find_or_write("v2-graph", 10, 200);
+fn a_graph_of_version_3_is_walked() {
+    find_or_write("v3-graph", 10, 200);
     check(
-        "v2-graph",
-        &Search { k: 3, ef: 3, ..Search::default() },
+        "v3-graph",
+        &Search { k: 3, effort: Effort::Width(3), ..Search::default() },
         &expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2177, 76 at 0.2374"],
     );
 }
@@ -89,19 +90,21 @@ fn a_graph_of_version_2_is_walked() {
 fn the_same_vectors_are_written_as_the_same_bytes() {
     let folder = tempdir().unwrap();
     write(folder.path(), 100, 8);
-    for file in files("v2-flat") {
-        let (now, then) = (folder.path().join(&file), golden("v2-flat").join(&file));
+    for file in files("v3-flat") {
+        let (now, then) = (folder.path().join(&file), golden("v3-flat").join(&file));
         let is_same = fs::read(&now).unwrap() == fs::read(&then).unwrap();
         assert!(is_same, "{} is written otherwise: is this a new version?", now.display());
     }
 }
 
 #[test]
-fn a_folder_of_version_1_is_refused_by_name() {
-    let folder = tempdir().unwrap();
-    for file in files("v1-flat") {
-        fs::copy(golden("v1-flat").join(&file), folder.path().join(&file)).unwrap();
+fn older_versions_are_refused_by_name() {
+    for (name, version) in [("v1-flat", 1), ("v2-flat", 2)] {
+        let folder = tempdir().unwrap();
+        for file in files(name) {
+            fs::copy(golden(name).join(&file), folder.path().join(&file)).unwrap();
+        }
+        let opened = Index::open(folder.path(), options(DIMENSIONS, 10));
+        assert!(matches!(opened.err(), Some(Error::Version { found, known: 3, .. }) if found == version));
     }
-    let opened = Index::open(folder.path(), options(DIMENSIONS, 10));
-    assert!(matches!(opened.err(), Some(Error::Version { found: 1, known: 2, .. })));
 }

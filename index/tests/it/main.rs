@@ -5,5 +5,7 @@ mod damage;
 mod data;
 mod format;
 mod model;
+mod power;
 mod recall;
 mod refusals;
+mod simulated;

@@ -2,7 +2,7 @@
 
 use roaring::RoaringTreemap;
 use tempfile::tempdir;
-use vultus_index::{Index, Search};
+use vultus_index::{Effort, Index, Search};
 
 use crate::data::{clustered, exactly, options};
 
@@ -17,6 +17,7 @@ fn indexed(folder: &std::path::Path, count: usize) -> (Index, Vec<Vec<f32>>, Vec
         index.add(id as u64, vector).unwrap();
     }
     index.seal(1).unwrap();
+    index.settle().unwrap();
     (index, vectors, queries)
 }
 
@@ -26,7 +27,7 @@ fn recall(index: &Index, queries: &[Vec<f32>], search: &Search<'_>) -> f64 {
     let mut found_of_exact = 0;
     let mut all = 0;
     for query in queries {
-        let exact = index.search(query, &Search { exact: true, ..*search }).unwrap();
+        let exact = index.search(query, &Search { effort: Effort::Exact, ..*search }).unwrap();
         let found = index.search(query, search).unwrap();
         assert_eq!(found.len(), exact.len());
         found_of_exact += exact.iter().filter(|neighbor| found.contains(neighbor)).count();
@@ -40,12 +41,12 @@ fn the_graph_finds_what_an_exact_search_finds() {
     let folder = tempdir().unwrap();
     // More than the builder inserts one by one.
     let (mut index, vectors, queries) = indexed(folder.path(), 5_300);
-    let search = Search { k: 10, ef: 128, ..Search::default() };
+    let search = Search { k: 10, effort: Effort::Width(128), ..Search::default() };
     let all = recall(&index, &queries, &search);
     assert!(all >= 0.99, "recall {all}");
-    let narrow = recall(&index, &queries, &Search { ef: 10, ..search });
+    let narrow = recall(&index, &queries, &Search { effort: Effort::Width(10), ..search });
     assert!(narrow >= 0.85, "recall {narrow} with the narrowest beam: the ten of the best codes");
-    let wider = recall(&index, &queries, &Search { ef: 20, ..search });
+    let wider = recall(&index, &queries, &Search { effort: Effort::Width(20), ..search });
     assert!(wider >= 0.95, "recall {wider} with a beam of 20");
     assert!(narrow < 1.0, "a beam as narrow as the answer misses some: was this a scan?");
 
@@ -56,11 +57,11 @@ fn the_graph_finds_what_an_exact_search_finds() {
     assert_eq!(lost.count(), 0, "vectors that do not find themselves");
 
     let half: RoaringTreemap = (0..5_300).filter(|id| id % 2 == 0).collect();
-    let of_half = recall(&index, &queries, &Search { ef: 40, allowed: Some(&half), ..search });
+    let of_half = recall(&index, &queries, &Search { effort: Effort::Width(40), allowed: Some(&half), ..search });
     assert!(of_half >= 0.95, "recall {of_half} among half of the ids");
 
     for id in (0..5_300).filter(|id| id % 5 == 0) {
-        assert!(index.remove(id));
+        assert!(index.remove(id).unwrap());
     }
     let without_deleted = recall(&index, &queries, &search);
     assert!(without_deleted >= 0.95, "recall {without_deleted} with a fifth deleted");
@@ -73,7 +74,11 @@ fn a_filter_of_any_width_is_answered_in_full() {
     for count in [1, 5, 20, 100, 500, 1_000, 1_900, 2_000] {
         // Neighbours in id order, and so of many people: some near the query, most not.
         let allowed: RoaringTreemap = (0..count).collect();
-        let found = recall(&index, &queries, &Search { k: 10, ef: 16, allowed: Some(&allowed), ..Search::default() });
+        let found = recall(
+            &index,
+            &queries,
+            &Search { k: 10, effort: Effort::Width(16), allowed: Some(&allowed), ..Search::default() },
+        );
         assert!(found >= 0.85, "recall {found} among {count}");
     }
 }
@@ -85,10 +90,13 @@ fn a_filter_of_ids_that_are_mostly_not_there_lets_no_other_through() {
     let vectors = clustered(7, 800, DIMENSIONS);
     vectors.iter().zip(0..).for_each(|(vector, at)| index.add(2 * at, vector).unwrap());
     index.seal(1).unwrap();
+    index.settle().unwrap();
     // As many ids as there are vectors, between the first and the last of them.
     let allowed: RoaringTreemap = (0..400).map(|at| 2 * at).chain((0..400).map(|at| 2 * at + 1)).collect();
     for query in vectors.iter().step_by(40) {
-        let found = index.search(query, &Search { ef: 20, allowed: Some(&allowed), ..Search::default() }).unwrap();
+        let found = index
+            .search(query, &Search { effort: Effort::Width(20), allowed: Some(&allowed), ..Search::default() })
+            .unwrap();
         assert!(found.len() == 10 && found.iter().all(|found| allowed.contains(found.id)), "{found:?}");
     }
 }
@@ -97,7 +105,7 @@ fn a_filter_of_ids_that_are_mostly_not_there_lets_no_other_through() {
 fn searches_at_the_same_time_do_not_disturb_each_other() {
     let folder = tempdir().unwrap();
     let (index, _, queries) = indexed(folder.path(), 1_500);
-    let search = Search { k: 10, ef: 16, ..Search::default() };
+    let search = Search { k: 10, effort: Effort::Width(16), ..Search::default() };
     let alone: Vec<_> = queries.iter().map(|query| index.search(query, &search).unwrap()).collect();
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -123,7 +131,8 @@ fn identical_vectors_are_all_found() {
         index.add(id, vector).unwrap();
     }
     index.seal(1).unwrap();
-    let found = index.search(vector, &Search { k: 30, ef: 32, ..Search::default() }).unwrap();
+    index.settle().unwrap();
+    let found = index.search(vector, &Search { k: 30, effort: Effort::Width(32), ..Search::default() }).unwrap();
     assert!(found.iter().all(|neighbor| neighbor.distance == 0.0), "{found:?}");
     assert_eq!(found.len(), 30);
     assert_eq!(index.search(vector, &exactly(30)).unwrap().len(), 30);

@@ -1,7 +1,7 @@
 //! What the index does not take, and what it says then.
 
 use tempfile::tempdir;
-use vultus_index::{Error, Index, Search};
+use vultus_index::{Effort, Error, Index, Search};
 
 use crate::data::{exactly, numbered, options};
 
@@ -31,7 +31,7 @@ fn nothing_asked_and_nothing_stored_are_empty_answers() {
     let nobody = roaring::RoaringTreemap::new();
     let search = Search { allowed: Some(&nobody), ..Search::default() };
     assert_eq!(index.search(&numbered(1, 8), &search).unwrap(), []);
-    let all = Search { k: usize::MAX, ef: usize::MAX, ..Search::default() };
+    let all = Search { k: usize::MAX, effort: Effort::Width(usize::MAX), ..Search::default() };
     assert_eq!(index.search(&numbered(1, 8), &all).unwrap().len(), 1);
 }
 
@@ -73,10 +73,10 @@ fn a_seal_that_cannot_write_leaves_everything_as_it_was() {
     let in_the_way = folder.path().join("000002.seg.tmp");
     std::fs::create_dir(&in_the_way).unwrap();
     assert!(matches!(index.seal(2), Err(Error::Io { .. })));
-    assert_eq!((index.sequence(), index.pending(), index.scroll(0, 9)), (1, 1, vec![1, 2]));
+    assert_eq!((index.sequence(), index.pending(), index.scroll(0, 9).unwrap()), (1, 1, vec![1, 2]));
     std::fs::remove_dir(&in_the_way).unwrap();
     index.seal(2).unwrap();
     drop(index);
     let index = Index::open(folder.path(), options(8, 100)).unwrap();
-    assert_eq!((index.sequence(), index.pending(), index.scroll(0, 9)), (2, 0, vec![1, 2]));
+    assert_eq!((index.sequence(), index.pending(), index.scroll(0, 9).unwrap()), (2, 0, vec![1, 2]));
 }

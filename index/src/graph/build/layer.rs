@@ -7,9 +7,10 @@
 use rayon::prelude::*;
 
 use crate::graph::beam::beam;
-use crate::graph::{Lists, NONE, SEEDS, Scratch};
+use crate::graph::{Lists, NONE, SEEDS, Scratch, Trusted};
 use crate::kernel;
 use crate::quantiser::Scorer;
+use crate::stop::{Stop, Stopped};
 
 /// How many links rows have.
 #[derive(Clone, Copy, Debug)]
@@ -97,21 +98,33 @@ impl Layer {
     pub(super) fn insert(
         &mut self,
         rows: &[u32],
+        stop: &Stop,
         seeds: impl Fn(&Self, usize, u32, &mut Scratch) -> [u32; SEEDS] + Sync,
-    ) {
+    ) -> Result<(), Stopped> {
         let most = (rows.len() / SHARES[1]).max(1);
         let mut at = 1;
         while at < rows.len() {
             let batch = &rows[at..rows.len().min(at + (at / SHARES[0]).clamp(1, most))];
-            self.insert_batch(batch, |layer, row, scratch| seeds(layer, at, row, scratch));
+            self.insert_batch(batch, stop, |layer, row, scratch| seeds(layer, at, row, scratch));
+            stop.check()?;
             at += batch.len();
         }
+        Ok(())
     }
 
-    fn insert_batch(&mut self, batch: &[u32], seeds: impl Fn(&Self, u32, &mut Scratch) -> [u32; SEEDS] + Sync) {
+    fn insert_batch(
+        &mut self,
+        batch: &[u32],
+        stop: &Stop,
+        seeds: impl Fn(&Self, u32, &mut Scratch) -> [u32; SEEDS] + Sync,
+    ) {
         let forward: Vec<List> = batch
             .par_iter()
             .map_init(Buffers::default, |buffers, row| {
+                // Then the layer is good for nothing, and nobody gets it.
+                if stop.is_set() {
+                    return [NONE; SLOTS_MAX];
+                }
                 let seeds = seeds(self, *row, &mut buffers.scratch);
                 self.forward(*row, &seeds, buffers)
             })
@@ -159,7 +172,7 @@ impl Layer {
     fn forward(&self, row: u32, seeds: &[u32], buffers: &mut Buffers) -> List {
         let mut query = std::mem::take(&mut buffers.query);
         let scorer = self.scorer(self.query(row, &mut query));
-        beam(self.lists(), &scorer, seeds, self.ef, &mut buffers.scratch);
+        let Ok(()) = beam(self.lists(), &scorer, seeds, self.ef, &mut buffers.scratch, &Trusted);
         let offset = self.offset(row);
         buffers.candidates.clear();
         let found = buffers.scratch.found().iter().filter(|entry| entry.row() != row);

@@ -15,8 +15,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::beam::beam;
-use super::{HEAD_BYTES, NONE, SEEDS, Scratch};
+use super::{Graph, HEAD_BYTES, NONE, SEEDS, Scratch, Trusted, WIDTHS_AT};
 use crate::quantiser::code_bytes;
+use crate::stop::{Stop, Stopped};
 
 const LOWER: Degrees = Degrees { slots: 32, forward: 24, kept: 30 };
 const UPPER: Degrees = Degrees { slots: 24, forward: 16, kept: 22 };
@@ -41,7 +42,10 @@ pub(crate) struct Built {
 }
 
 /// - `vectors`: of one length, at least one, fewer than 2³¹.
-pub(crate) fn build(vectors: &[&[f32]]) -> Built {
+///
+/// # Errors
+/// Only where it was told to stop.
+pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
     let scale = Scale::of(vectors);
     let width = 2 * code_bytes(vectors[0].len());
     let codes: Vec<u8> = vectors.par_iter().flat_map_iter(|vector| scale.bytes(vector)).collect();
@@ -52,8 +56,8 @@ pub(crate) fn build(vectors: &[&[f32]]) -> Built {
     let mut drawn: Vec<u32> = (0..vectors.len() as u32).filter(|at| first_of[*at as usize] == *at).collect();
     drawn.shuffle(&mut ChaCha8Rng::seed_from_u64(SEED));
     let (sample, rest) = drawn.split_at(drawn.len().div_ceil(UPPER_SHARE).max(PIVOTS).min(drawn.len()));
-    let upper = upper_layer(gathered(sample), width);
-    let homes = homes(&upper, &codes);
+    let upper = upper_layer(gathered(sample), width, stop)?;
+    let homes = homes(&upper, &codes, stop)?;
 
     let rank = ranks(&upper);
     let mut order: Vec<u32> = (0..vectors.len() as u32).collect();
@@ -69,7 +73,7 @@ pub(crate) fn build(vectors: &[&[f32]]) -> Built {
     // First the rows of the upper layer, each beginning with its neighbours there that are already below.
     let place: HashMap<u32, u32> = upper_rows.iter().copied().zip(0..).collect();
     let in_order: Vec<u32> = sample.iter().chain(rest).map(|at| row_of[*at as usize]).collect();
-    lower.insert(&in_order, |_, inserted, row, _| {
+    lower.insert(&in_order, stop, |_, inserted, row, _| {
         let mut seeds = [NONE; SEEDS];
         let mut fill = |rows: &mut dyn Iterator<Item = u32>| {
             let below = rows.filter(|upper| (*upper as usize) < inserted).map(|upper| upper_rows[upper as usize]);
@@ -80,7 +84,7 @@ pub(crate) fn build(vectors: &[&[f32]]) -> Built {
             None => fill(&mut links(&homes[order[row as usize] as usize].seeds)),
         }
         seeds
-    });
+    })?;
     // Copies follow their first in the order.
     let rows: Vec<u32> = (0..order.len() as u32).collect();
     for group in rows.chunk_by(|a, b| first_of[order[*a as usize] as usize] == first_of[order[*b as usize] as usize]) {
@@ -91,7 +95,7 @@ pub(crate) fn build(vectors: &[&[f32]]) -> Built {
         }
     }
     reach::every_row(&mut lower, &upper_rows);
-    Built { order, lower: lower.links, upper_lists: upper.links, upper_rows }
+    Ok(Built { order, lower: lower.links, upper_lists: upper.links, upper_rows })
 }
 
 /// For each place the first with the same code: hundreds of copies would else be each other's only neighbours.
@@ -106,29 +110,30 @@ fn first_copies<'a>(count: usize, code: impl Fn(u32) -> &'a [u8] + Sync) -> Vec<
 }
 
 /// - `codes`: no two are the same.
-fn upper_layer(codes: Vec<u8>, width: usize) -> Layer {
+fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopped> {
     let mut upper = Layer::new(codes, width, UPPER, EF_CONSTRUCTION);
     let all: Vec<u32> = (0..upper.count() as u32).collect();
-    upper.insert(&all, |layer, inserted, row, scratch| {
+    upper.insert(&all, stop, |layer, inserted, row, scratch| {
         let mut query = Vec::new();
         let scorer = layer.scorer(layer.query(row, &mut query));
         [scratch.best_of_first(&scorer, inserted.min(PIVOTS)), NONE, NONE, NONE]
-    });
+    })?;
     reach::every_row(&mut upper, &all[..PIVOTS.min(all.len())]);
-    upper
+    Ok(upper)
 }
 
 /// Where each code belongs in the upper layer.
-fn homes(upper: &Layer, codes: &[u8]) -> Vec<Home> {
+fn homes(upper: &Layer, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped> {
     let home = |(scratch, query): &mut (Scratch, Vec<i8>), code: &[u8]| {
+        stop.check()?;
         query.clear();
         query.extend(code.iter().map(|byte| (byte ^ OFFSET).cast_signed()));
         let scorer = upper.scorer(query);
         let pivot = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
-        beam(upper.lists(), &scorer, &[pivot], ASSIGN_EF, scratch);
+        let Ok(()) = beam(upper.lists(), &scorer, &[pivot], ASSIGN_EF, scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
-        Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) }
+        Ok(Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) })
     };
     codes.par_chunks(upper.width()).map_init(Default::default, home).collect()
 }
@@ -182,23 +187,27 @@ fn ranks(layer: &Layer) -> Vec<u32> {
 }
 
 impl Built {
-    /// The graph section.
+    /// The graph section, as words, without the widths of its header.
     ///
     /// - `codes`: of the rows, in their order.
-    pub(crate) fn encode(&self, codes: &[u8], dimensions: usize) -> Vec<u8> {
+    pub(crate) fn encode(&self, codes: &[u8], dimensions: usize) -> Vec<u32> {
         let upper = self.upper_rows.len();
-        let mut out = Vec::new();
-        for word in [LOWER.slots, UPPER.slots, upper, PIVOTS.min(upper)] {
-            out.extend((word as u32).to_le_bytes());
-        }
-        out.resize(HEAD_BYTES, 0);
+        let mut out: Vec<u32> = [LOWER.slots, UPPER.slots, upper, PIVOTS.min(upper)].map(|word| word as u32).to_vec();
+        out.resize(HEAD_BYTES / 4, 0);
         let width = code_bytes(dimensions);
         for row in &self.upper_rows {
-            out.extend_from_slice(&codes[*row as usize * width..][..width]);
+            let code = &codes[*row as usize * width..][..width];
+            out.extend(code.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
         }
         for words in [&self.lower, &self.upper_lists, &self.upper_rows] {
-            out.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+            out.extend_from_slice(words);
         }
         out
     }
+}
+
+/// Puts widths in the header of a graph section.
+pub(crate) fn put_widths(section: &mut [u32], widths: [Option<u32>; Graph::RECALLS.len()]) {
+    let slots = &mut section[WIDTHS_AT..][..widths.len()];
+    slots.iter_mut().zip(widths).for_each(|(slot, width)| *slot = width.unwrap_or(NONE));
 }

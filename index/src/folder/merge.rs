@@ -1,0 +1,137 @@
+//! Writes a segment from others while the index goes on.
+//!
+//! A merge reads files that nobody changes and writes one that nobody knows of yet, so it shares nothing with the index but the wish to stop. The
+//! index puts the outcome in the place of its sources, at a moment of its own; what was deleted from these meanwhile is deleted from the
+//! outcome then. A merge that was cut off leaves a file without a name, which the next open removes, and is planned again.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use roaring::RoaringBitmap;
+
+use super::live::Live;
+use crate::segment::{self, Layout, Row, Segment};
+use crate::stop::Stop;
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// A merge that is under way, or over.
+pub(super) struct Merge {
+    /// As they were when it began.
+    sources: Vec<Live>,
+    number: u64,
+    stop: Stop,
+    /// `None` comes back where nothing was left; being told to stop is an error.
+    thread: Option<JoinHandle<Result<Option<Segment>>>>,
+}
+
+/// What a merge reads, writes and may take.
+pub(super) struct Job {
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) sources: Vec<Live>,
+    /// Of the file that it writes.
+    pub(super) number: u64,
+    pub(super) dimensions: usize,
+    pub(super) graph_vectors_min: usize,
+    /// As many as there are where this is zero.
+    pub(super) threads: usize,
+}
+
+/// What takes the place of the sources.
+pub(super) struct Outcome {
+    pub(super) sources: Vec<Live>,
+    pub(super) merged: Option<Live>,
+}
+
+impl Merge {
+    /// # Errors
+    /// `Io` where no thread can be started.
+    pub(super) fn start(job: Job) -> Result<Self> {
+        let stop = Stop::default();
+        let (sources, number, path) = (job.sources.clone(), job.number, job.storage.path().to_owned());
+        let until = stop.clone();
+        let thread = thread::Builder::new().name("merge".into()).spawn(move || job.run(&until));
+        Ok(Self { sources, number, stop, thread: Some(thread.map_err(Error::io(&path))?) })
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The file that is being written.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether a segment is being merged.
+    pub(super) fn reads(&self, number: u64) -> bool {
+        self.sources.iter().any(|source| source.number == number)
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// What kept it from writing the file: `Corrupt` sources, `Io`.
+    pub(super) fn outcome(mut self) -> Result<Outcome> {
+        let sources = std::mem::take(&mut self.sources);
+        let segment = self.thread.take().map_or(Ok(None), join)?;
+        Ok(Outcome { merged: segment.map(|segment| Live::new(self.number, segment, RoaringBitmap::new())), sources })
+    }
+}
+
+impl Drop for Merge {
+    fn drop(&mut self) {
+        self.stop.set();
+        // What it was good for is of no interest any more.
+        let _ = self.thread.take().map(join);
+    }
+}
+
+/// A panic of the merge goes on in whoever asks for its outcome.
+fn join(thread: JoinHandle<Result<Option<Segment>>>) -> Result<Option<Segment>> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+impl Job {
+    fn run(self, stop: &Stop) -> Result<Option<Segment>> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        let pool = pool.map_err(|error| Error::io(self.storage.path())(io::Error::other(error)))?;
+        pool.install(|| self.write(stop))
+    }
+
+    fn write(&self, stop: &Stop) -> Result<Option<Segment>> {
+        let mut rows: Vec<Row<'_>> = Vec::new();
+        self.sources.iter().try_for_each(|source| source.append_rows(&mut rows))?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        rows.sort_unstable_by_key(|row| row.id);
+        let graph = rows.len() >= self.graph_vectors_min.max(2);
+        let layout = Layout { dimensions: self.dimensions, graph, sequences: sequences(&self.sources) };
+        let stamp = segment::write(&*self.storage, self.number, &rows, layout, stop)?;
+        let stopped = || Error::io(self.storage.path())(io::ErrorKind::Interrupted.into());
+        let stamp = stamp.ok_or_else(stopped)?;
+        Segment::open(&*self.storage, self.number, stamp, self.dimensions).map(Some)
+    }
+}
+
+/// From the first to the last of the caller's sequence numbers that the vectors are from.
+pub(super) fn sequences(sources: &[Live]) -> [u64; 2] {
+    let each = sources.iter().map(|source| source.segment.sequences());
+    each.reduce(|all, more| [all[0].min(more[0]), all[1].max(more[1])]).unwrap_or_default()
+}
+
+impl Outcome {
+    /// Deletes from the outcome what was deleted from a source since the merge began.
+    pub(super) fn follow(&mut self, now: &[Live]) -> Result<()> {
+        let Some(merged) = &mut self.merged else { return Ok(()) };
+        for source in &self.sources {
+            let Some(live) = now.iter().find(|live| live.number == source.number) else { continue };
+            for row in (&*live.deleted - &*source.deleted).iter() {
+                merged.delete(live.segment.id(row)?)?;
+            }
+        }
+        Ok(())
+    }
+}
