@@ -32,7 +32,7 @@ mod storage;
 use roaring::RoaringTreemap;
 
 pub use error::{Error, Result};
-pub use folder::{Index, Reader, Snapshot};
+pub use folder::{Index, Lost, Reader, Snapshot};
 pub use storage::{Bytes, Disk, NewFile, Storage};
 
 /// More than any embedding has; keeps every size in a file far from overflow.

@@ -9,6 +9,7 @@ mod manifest;
 mod merge;
 mod pending;
 mod plan;
+mod recover;
 mod scrub;
 mod snapshot;
 
@@ -31,6 +32,7 @@ use crate::storage::durable::{self, TEMPORARY};
 use crate::storage::{Disk, Storage};
 use crate::{DIMENSIONS_MAX, Error, Options, Result};
 
+pub use recover::Lost;
 pub use snapshot::{Reader, Snapshot};
 
 /// A folder of vectors, as its one writer has it. Any number of [`Reader`]s see what was published.
@@ -82,6 +84,17 @@ impl Index {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_in(storage: impl Storage, options: Options) -> Result<Self> {
+        let index = Self::load(storage, options, |_, error| Err(error))?;
+        index.remove_unnamed();
+        Ok(index)
+    }
+
+    /// - `unread`: is told of each segment that cannot be opened, and says whether to go on without it.
+    fn load(
+        storage: impl Storage,
+        options: Options,
+        mut unread: impl FnMut(Entry, Error) -> Result<()>,
+    ) -> Result<Self> {
         check_dimensions(options)?;
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let path = storage.path().join(manifest::FILE);
@@ -96,14 +109,13 @@ impl Index {
         }
         let mut state = Snapshot::empty(expected);
         state.sequence = manifest.sequence;
-        for Entry { number, stamp, deleted } in manifest.segments {
-            let segment = Segment::open(&*storage, number, stamp, expected)?;
-            if deleted.max().is_some_and(|row| row as usize >= segment.count()) {
-                return Err(Error::corrupt(&path, "deletes rows that do not exist"));
+        for entry in manifest.segments {
+            match open_live(&*storage, &entry, expected) {
+                Ok(live) => state.segments.push(live),
+                Err(error) => unread(entry, error)?,
             }
-            state.segments.push(Live::new(number, segment, deleted));
         }
-        let index = Self {
+        Ok(Self {
             storage,
             options,
             rows: HashMap::new(),
@@ -116,9 +128,7 @@ impl Index {
             read_only: None,
             _scrub: Scrub::start(&state.segments),
             state,
-        };
-        index.remove_unnamed();
-        Ok(index)
+        })
     }
 
     /// Where other threads find what was published. One reader may be cloned for all.
@@ -321,6 +331,16 @@ fn check_dimensions(options: Options) -> Result<()> {
         return Ok(());
     }
     Err(Error::DimensionsRange { found: options.dimensions, max: DIMENSIONS_MAX })
+}
+
+fn open_live(storage: &dyn Storage, entry: &Entry, dimensions: usize) -> Result<Live> {
+    let Entry { number, stamp, deleted } = entry;
+    let segment = Segment::open(storage, *number, *stamp, dimensions)?;
+    if deleted.max().is_some_and(|row| row as usize >= segment.count()) {
+        let path = storage.path().join(manifest::FILE);
+        return Err(Error::corrupt(&path, "deletes rows that do not exist"));
+    }
+    Ok(Live::new(*number, segment, deleted.clone()))
 }
 
 /// Writes the first manifest, so that a folder which lost its manifest can be told from a new one.

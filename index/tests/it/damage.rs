@@ -202,6 +202,34 @@ fn damaged_vectors_are_an_error_and_are_never_written_anew() {
 }
 
 #[test]
+fn a_folder_is_recovered_without_its_damaged_segments_and_says_what_to_replay() {
+    let mut sorted: Vec<&String> = GOOD.files.keys().filter(|name| name.ends_with(".seg")).collect();
+    sorted.sort_by_key(|name| GOOD.files[*name].len());
+    let [small_one, large_one] = sorted[..] else { panic!("two segments") };
+    let check = |damage: &dyn Fn(&mut Vec<u8>), name: &String, held: usize, sequences, vectors| {
+        let folder = with(|files| damage(files.get_mut(name).unwrap()));
+        let (index, lost) = Index::recover_in(folder.clone(), small()).unwrap();
+        assert_eq!((lost.len(), index.count(), index.sequence()), (1, held, 3), "{lost:?}");
+        assert_eq!((lost[0].sequences, lost[0].vectors), (sequences, vectors));
+        assert!(lost[0].reason.to_string().starts_with(&format!("simulated/{name}: ")), "{}", lost[0].reason);
+        assert!(lost[0].path.ends_with(format!("{name}.damaged")));
+        assert!(folder.files().contains_key(&format!("{name}.damaged")));
+        drop(index);
+        let index = Index::open_in(folder, small()).unwrap();
+        assert!(index.verify().is_empty() && index.count() == held);
+    };
+    let flip = |bytes: &mut Vec<u8>| bytes[5_000] ^= 1;
+    check(&flip, large_one, 49, [0, 1], Some(997));
+    check(&|bytes| bytes[300] ^= 1, small_one, 997, [1, 2], Some(49));
+    check(&|bytes| bytes.truncate(40), small_one, 997, [0, 3], None);
+    // Nothing is lost with a link.
+    let (folder, _) = with_damaged(|bytes| bytes.len() - 2000);
+    let (mut index, lost) = Index::recover_in(folder, small()).unwrap();
+    index.settle().unwrap();
+    assert!(lost.is_empty() && index.verify().is_empty() && index.count() == 1046);
+}
+
+#[test]
 fn files_that_are_not_ours_are_left_alone_and_what_a_crash_left_is_removed() {
     let folder = with(|files| {
         for name in ["000009.seg", "000009.seg.tmp", "manifest.tmp", "notes.txt"] {

@@ -6,6 +6,8 @@ mod data;
 mod format;
 mod model;
 mod power;
+mod readers;
 mod recall;
 mod refusals;
 mod simulated;
+mod together;
