@@ -1,6 +1,7 @@
 //! The index from outside, one module for each promise.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crafted;
 mod damage;
 mod data;
 mod format;
