@@ -95,6 +95,24 @@ impl Gallery {
         }
     }
 
+    /// Reads every byte that opening has not, and says what is damaged: nothing, or parts of the index of vectors, which the catalog can replace.
+    ///
+    /// # Errors
+    /// Only of storage.
+    pub fn check(&self) -> Result<Vec<String>> {
+        let index = self.current_index()?;
+        Ok(index.view().verify().iter().map(ToString::to_string).collect())
+    }
+
+    /// Rebuilds the index of vectors from the catalog, if any of it is known to be damaged.
+    ///
+    /// # Errors
+    /// Only of storage.
+    pub fn repair(&self) -> Result<()> {
+        let damage = read(&self.index).view().damage().into_iter().next();
+        damage.map_or(Ok(()), |reason| self.rebuild_index(&Error::Index(reason)))
+    }
+
     /// What the index answers, and once more from a new one where its files turn out to be damaged.
     fn with_index<T>(&self, ask: impl Fn(&Index) -> Result<T>) -> Result<T> {
         match self.current_index().and_then(|index| ask(index.view())) {

@@ -158,6 +158,27 @@ fn a_view_that_was_deleted_or_overwritten_is_rebuilt_and_answers_the_same() {
     }
 }
 
+#[test]
+fn an_index_whose_damage_is_met_by_a_question_is_rebuilt_and_the_question_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let gallery = open(folder.path()).unwrap();
+    fill(&gallery);
+    let before = answers(&gallery).unwrap();
+    drop(gallery);
+    let segment =
+        files_below(&folder.path().join("index")).into_iter().find(|file| file.extension() == Some("seg".as_ref()));
+    let segment = segment.unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[300] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let gallery = open(folder.path()).unwrap();
+    assert_eq!(gallery.stats().unwrap().rebuilt, Vec::<String>::new(), "opening reads no vectors");
+    assert_eq!(answers(&gallery).unwrap(), before);
+    let rebuilt = gallery.stats().unwrap().rebuilt;
+    assert!(rebuilt.len() == 1 && rebuilt[0].starts_with("index: "), "{rebuilt:?}");
+    assert_eq!(gallery.check().unwrap(), Vec::<String>::new());
+}
+
 /// Opens a damaged copy of `image` and holds its answers to `expected`: the same, or an error, and never a panic.
 fn check_damage(image: &Path, expected: &str, file: &Path, what: &str, damage: impl FnOnce(&mut Vec<u8>)) -> bool {
     let scratch = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! One subcommand a file: what it takes, what it does. Doc comments are the help.
 
+mod check;
 mod cluster;
 mod demo;
 mod eval;
@@ -109,6 +110,7 @@ pub(crate) enum Command {
     People(people::Args),
     Forget(forget::Args),
     Stats(stats::Args),
+    Check(check::Args),
     Serve(serve::Args),
     Train(train::Args),
     Quantise(quantise::Args),
@@ -149,6 +151,7 @@ impl Command {
             Self::People(args) => people::run(args, common, out),
             Self::Forget(args) => forget::run(args, common, out),
             Self::Stats(args) => stats::run(args, common, out),
+            Self::Check(args) => check::run(args, common, out),
             Self::Serve(args) => serve::run(args, common),
             Self::Train(args) => train::run(args, common),
             Self::Quantise(args) => quantise::run(args, common, out),

@@ -172,3 +172,31 @@ fn a_gpu_is_refused_before_anything_is_read_where_the_program_has_no_cuda() {
     }
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none(), "a gallery or a checkpoint was begun");
 }
+
+#[test]
+fn a_damaged_index_is_found_by_check_and_mended_by_repair_or_by_the_next_question() {
+    let folder = folder();
+    people(&folder);
+    json(&folder, 0, &["ingest", "photos"]);
+    assert_eq!(json(&folder, 0, &["check"])["damaged"], serde_json::json!([]));
+    let damage = || {
+        let files = fs::read_dir(folder.path().join("vultus.gallery/index")).unwrap();
+        let mut files = files.map(|entry| entry.unwrap().path());
+        let segment = files.find(|path| path.extension().is_some_and(|extension| extension == "seg")).unwrap();
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[600] ^= 8;
+        fs::write(segment, bytes).unwrap();
+    };
+    damage();
+    let found = json(&folder, 1, &["check"]);
+    let line = found["damaged"][0].as_str().unwrap();
+    assert!(line.contains(".seg: the checksum of bytes 64 to "), "{line}");
+    let mended = json(&folder, 0, &["check", "--repair"]);
+    assert!(mended["rebuilt"][0].as_str().unwrap().ends_with("rebuilt from the catalog"), "{mended}");
+    assert_eq!(json(&folder, 0, &["check"])["rebuilt"], serde_json::json!([]));
+
+    let before = json(&folder, 0, &["identify", "photos/Ana/1.jpg"]);
+    damage();
+    assert_eq!(json(&folder, 0, &["identify", "photos/Ana/1.jpg"]), before);
+    assert_eq!(json(&folder, 0, &["check"])["damaged"], serde_json::json!([]));
+}
