@@ -4,6 +4,7 @@
 mod crafted;
 mod damage;
 mod data;
+mod filters;
 mod format;
 mod model;
 mod power;
