@@ -6,6 +6,7 @@ mod damage;
 mod data;
 mod filters;
 mod format;
+mod full_disk;
 mod model;
 mod power;
 mod readers;
