@@ -26,17 +26,22 @@ ROUND_SECONDS = 0.2
 PAUSE_SECONDS = 0.25
 
 
-def inside(packages, threads=1):
-    """Goes on in an environment that has `packages` (pinned), with `threads` for the libraries that ask for a number when they start."""
+def inside(packages, threads=1, optional=()):
+    """Goes on in an environment that has `packages` (pinned), with `threads` for the libraries that ask for a number when they start.
+
+    Those that are optional are tried one by one; importing one that could not be installed fails.
+    """
     if os.environ.get("VULTUS_PEERS_INSIDE"):
         return
     folder = os.environ.get("VULTUS_PEERS")
     if not folder:
-        digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
+        digest = hashlib.sha256("\n".join([*packages, *optional]).encode()).hexdigest()[:12]
         folder = FILES / f"venv-{digest}"
         if not (folder / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             subprocess.run([folder / "bin" / "pip", "install", "--quiet", *packages], check=True)
+            for package in optional:
+                subprocess.run([folder / "bin" / "pip", "install", "--quiet", package], check=False)
             (folder / "complete").touch()
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
     environment = {**os.environ, "VULTUS_PEERS_INSIDE": "1", **{name: str(threads) for name in names}}
@@ -50,13 +55,18 @@ def scratch(name):
     return FILES / name
 
 
-def built(features=(), package="vultus"):
-    """Builds our side, of one package; returns the program."""
-    command = [CARGO, "bench", "--no-run", "--bench", "peer", "--message-format", "json-render-diagnostics"]
-    command += ["--package", package, *(word for feature in features for word in ("--features", feature))]
+def built(features=()):
+    """Builds our side; returns the program."""
+    words = [word for feature in features for word in ("--features", feature)]
+    return executable("peer", "bench", "--no-run", "--bench", "peer", "--package", "vultus", *words)
+
+
+def executable(name, *arguments):
+    """What cargo builds under this name when it is given these arguments."""
+    command = [CARGO, *arguments, "--message-format", "json-render-diagnostics"]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     artifacts = [json.loads(line) for line in lines]
-    return [a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == "peer"][-1]
+    return [a["executable"] for a in artifacts if a.get("executable") and a["target"]["name"] == name][-1]
 
 
 class Ours:

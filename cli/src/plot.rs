@@ -25,6 +25,8 @@ pub(crate) enum Scale {
     Log,
     /// From 0 to 1.
     Share,
+    /// From the least value to the greatest.
+    Fitted,
 }
 
 /// Points that are joined.
@@ -122,6 +124,7 @@ impl Scale {
         match self {
             Self::Log if place == place.round() => format!("1e{place:.0}"),
             Self::Log => format!("{:.1e}", 10f64.powf(place)),
+            Self::Fitted => format!("{place:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
             Self::Share => format!("{:.0} %", 100.0 * place),
             Self::Linear if place.abs() >= 1000.0 => format!("{:.0}k", place / 1000.0),
             Self::Linear => format!("{place:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),

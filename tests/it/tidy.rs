@@ -24,7 +24,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("index", &[]),
     ("src", &["vultus-index", "candle-core", "candle-nn", "prost", "redb", "tantivy"]),
     ("api", &["vultus", "axum", "tokio"]),
-    ("cli", &["vultus", "vultus-api", "clap", "indicatif", "tokio"]),
+    ("cli", &["vultus", "vultus-api", "vultus-index", "clap", "hdf5-reader", "indicatif", "tokio"]),
 ];
 
 /// Words of code and the only places that may hold them.
@@ -46,8 +46,20 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tantivy", &["src/catalog/filters/"]),
     ("axum", &["api/src/"]),
     ("clap", &["cli/src/"]),
+    ("hdf5_reader", &["cli/src/commands/bench/vectors/"]),
     ("indicatif", &["cli/src/"]),
-    ("vultus_index", &["src/gallery/", "src/error.rs", "index/src/", "index/tests/", "index/benches/", "examples/"]),
+    (
+        "vultus_index",
+        &[
+            "src/gallery/",
+            "src/error.rs",
+            "index/src/",
+            "index/tests/",
+            "index/benches/",
+            "cli/src/commands/bench/",
+            "examples/",
+        ],
+    ),
 ];
 
 /// The most lines of a Rust file.

@@ -1,5 +1,6 @@
 //! One subcommand a file: what it takes, what it does. Doc comments are the help.
 
+mod bench;
 mod check;
 mod cluster;
 mod demo;
@@ -115,6 +116,7 @@ pub(crate) enum Command {
     Train(train::Args),
     Quantise(quantise::Args),
     Eval(eval::Args),
+    Bench(bench::Args),
     Export(export::Args),
 }
 
@@ -156,6 +158,7 @@ impl Command {
             Self::Train(args) => train::run(args, common),
             Self::Quantise(args) => quantise::run(args, common, out),
             Self::Eval(args) => eval::run(args, common, out),
+            Self::Bench(args) => bench::run(args, common, out),
             Self::Export(args) => export::run(args, common, out),
         }
     }

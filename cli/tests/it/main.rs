@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
 mod answers;
+mod bench;
 mod interrupted;
 mod networks;
 mod rubbish;
