@@ -52,6 +52,8 @@ pub struct Index {
     merge: Option<Merge>,
     /// Of a merge that is over, until a manifest names it.
     outcome: Option<Outcome>,
+    /// Merges that were put in place.
+    merges: u64,
     /// Why the last merge that failed did.
     merge_failure: Option<String>,
     /// Why nothing is written any more.
@@ -124,6 +126,7 @@ impl Index {
             reader: Reader::new(state.clone()),
             merge: None,
             outcome: None,
+            merges: 0,
             merge_failure: None,
             read_only: None,
             _scrub: Scrub::start(&state.segments),
@@ -220,6 +223,11 @@ impl Index {
         }
     }
 
+    /// Merges that were put in place since the index was opened.
+    pub fn merges(&self) -> u64 {
+        self.merges
+    }
+
     /// Why a merge in the background failed, if one did and none succeeded since. Answers are as good as before, if not as fast.
     pub fn merge_failure(&self) -> Option<&str> {
         self.merge_failure.as_deref()
@@ -255,6 +263,7 @@ impl Index {
         self.state.sequence = sequence;
         self.rows.clear();
         if self.outcome.take().is_some() {
+            self.merges += 1;
             self.merge_failure = None;
         }
         self.has_new_tombstones = false;

@@ -6,6 +6,7 @@ mod lines;
 mod machine;
 mod measure;
 mod report;
+mod serving;
 mod source;
 mod vectors;
 
@@ -24,6 +25,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Ann(ann::Args),
+    Serving(serving::Args),
     Vectors(source::Args),
     Lines(lines::Args),
 }
@@ -31,6 +33,7 @@ enum What {
 pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
     match &args.what {
         What::Ann(args) => ann::run(args, common, out)?,
+        What::Serving(args) => serving::run(args, common, out)?,
         What::Vectors(args) => source::run(args, common, out)?,
         What::Lines(args) => lines::run(args, &mut std::io::stdin().lock(), out)?,
     }

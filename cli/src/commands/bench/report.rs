@@ -45,10 +45,10 @@ pub(super) struct Point {
 /// Microseconds of one query.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Latency {
-    p50: f64,
-    p95: f64,
-    p99: f64,
-    max: f64,
+    pub(super) p50: f64,
+    pub(super) p95: f64,
+    pub(super) p99: f64,
+    pub(super) max: f64,
 }
 
 impl Point {
@@ -61,7 +61,7 @@ impl Point {
 }
 
 impl Latency {
-    fn of(each: Vec<f64>) -> Self {
+    pub(super) fn of(each: Vec<f64>) -> Self {
         let each = sorted(each);
         let [p50, p95, p99, max] = [50.0, 95.0, 99.0, 100.0].map(|percent| percentile(&each, percent));
         Self { p50, p95, p99, max }
