@@ -50,7 +50,9 @@ impl View for Index {
     const FOLDER: &'static str = "index";
 
     fn open(folder: &Path) -> Result<Self> {
-        Ok(Self::open(folder, vultus_index::Options::default())?)
+        // The others answer meanwhile.
+        let merge_threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        Ok(Self::open(folder, vultus_index::Options { merge_threads, ..vultus_index::Options::default() })?)
     }
 
     fn kept(&self) -> u64 {

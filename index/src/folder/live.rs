@@ -5,7 +5,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::manifest::Entry;
-use super::plan::Size;
+use super::plan::{Size, State};
 use crate::Result;
 use crate::segment::{Row, Segment};
 
@@ -25,7 +25,17 @@ impl Live {
     pub(super) fn size(&self) -> Size {
         let count = self.segment.count();
         let is_damaged = !self.segment.damage().is_empty();
-        Size { count, alive: self.alive(), has_graph: self.segment.has_graph(), is_damaged }
+        let state = match is_damaged {
+            true if self.is_readable() => State::Worn,
+            true => State::Lost,
+            false => State::Sound,
+        };
+        Size { count, alive: self.alive(), has_graph: self.segment.has_graph(), state }
+    }
+
+    /// Whether it can be written anew: reads all ids and vectors, unless they were read before.
+    pub(super) fn is_readable(&self) -> bool {
+        self.segment.ids().is_ok() && self.segment.vectors().is_ok()
     }
 
     /// Rows that are not deleted.

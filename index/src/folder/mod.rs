@@ -244,8 +244,14 @@ impl Index {
         let is_busy = |live: &Live| self.merge.as_ref().is_some_and(|merge| merge.reads(live.number));
         let (busy, free): (Vec<&Live>, Vec<&Live>) =
             self.state.segments.iter().filter(|live| !replaced(live)).partition(|live| is_busy(live));
-        let sizes: Vec<Size> = free.iter().map(|live| live.size()).collect();
-        let places = plan::sealed(&sizes, self.pending(), self.bounds());
+        let places = loop {
+            let sizes: Vec<Size> = free.iter().map(|live| live.size()).collect();
+            let places = plan::sealed(&sizes, self.pending(), self.bounds());
+            // What turns out to be damaged is not planned again, and does not keep what is new from becoming durable.
+            if places.iter().all(|at| free[*at].is_readable()) {
+                break places;
+            }
+        };
         let (small, kept): (Vec<_>, Vec<_>) = free.into_iter().enumerate().partition(|(at, _)| places.contains(at));
         let fresh = self.write_pending(small.into_iter().map(|(_, live)| live), sequence)?;
         let number = fresh.as_ref().map(|live| live.number);

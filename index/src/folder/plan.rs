@@ -15,8 +15,18 @@ pub(super) struct Size {
     /// Those that are not deleted.
     pub(super) alive: usize,
     pub(super) has_graph: bool,
-    /// Whether it must be written anew for that alone.
-    pub(super) is_damaged: bool,
+    pub(super) state: State,
+}
+
+/// What is known of a segment's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing that is bad.
+    Sound,
+    /// Its links or codes are damaged: to be written anew.
+    Worn,
+    /// Its ids or vectors are: it cannot be.
+    Lost,
 }
 
 /// The sizes that a plan keeps to.
@@ -32,7 +42,7 @@ pub(super) struct Bounds {
 ///
 /// Those without a graph, smallest first, each that is smaller than twice what there is so far: while all of it is too small for a graph.
 pub(super) fn sealed(sizes: &[Size], pending: usize, bounds: Bounds) -> Vec<usize> {
-    let small = (0..sizes.len()).filter(|at| !sizes[*at].has_graph && !sizes[*at].is_damaged);
+    let small = (0..sizes.len()).filter(|at| !sizes[*at].has_graph && sizes[*at].state == State::Sound);
     absorbed(sizes, small.collect(), Vec::new(), pending, |alive, total| {
         alive < total.saturating_mul(2) && total + alive < bounds.graph
     })
@@ -40,15 +50,17 @@ pub(super) fn sealed(sizes: &[Size], pending: usize, bounds: Bounds) -> Vec<usiz
 
 /// The segments to merge in the background, as places in `sizes`, ascending; none where all is well.
 ///
-/// Those with too many deleted or with damage, and all without a graph once they are enough for one; then, smallest first, each that is
+/// Those with too many deleted or with damage that can be mended, and all without a graph once they are enough for one; then, smallest first, each that is
 /// smaller than a graph's least or than twice what is merged so far.
 pub(super) fn merged(sizes: &[Size], bounds: Bounds) -> Vec<usize> {
-    let alive_without_graph: usize = sizes.iter().filter(|size| !size.has_graph).map(|size| size.alive).sum();
+    let possible: Vec<usize> = (0..sizes.len()).filter(|at| sizes[*at].state != State::Lost).collect();
+    let without_graph = possible.iter().map(|at| &sizes[*at]).filter(|size| !size.has_graph);
+    let alive_without_graph: usize = without_graph.map(|size| size.alive).sum();
     let must = |size: &Size| {
         let is_worn = (size.count - size.alive) as f64 > size.count as f64 * DELETED_SHARE_MAX;
-        is_worn || size.is_damaged || (!size.has_graph && alive_without_graph >= bounds.graph)
+        is_worn || size.state == State::Worn || (!size.has_graph && alive_without_graph >= bounds.graph)
     };
-    let (mut first, mut others): (Vec<usize>, Vec<usize>) = (0..sizes.len()).partition(|at| must(&sizes[*at]));
+    let (mut first, mut others): (Vec<usize>, Vec<usize>) = possible.into_iter().partition(|at| must(&sizes[*at]));
     first.sort_by_key(|at| sizes[*at].alive);
     // The smallest is taken in any case, and what then fits.
     let Some((&smallest, rest)) = first.split_first() else { return Vec::new() };
@@ -89,7 +101,7 @@ mod tests {
 
     /// Vectors and how many are alive; with a graph from a hundred on.
     fn size((count, alive): (usize, usize)) -> Size {
-        Size { count, alive, has_graph: count >= BOUNDS.graph, is_damaged: false }
+        Size { count, alive, has_graph: count >= BOUNDS.graph, state: State::Sound }
     }
 
     #[track_caller]
@@ -137,9 +149,16 @@ mod tests {
 
     #[test]
     fn a_damaged_segment_is_written_anew() {
-        let sizes = [size((1000, 1000)), Size { is_damaged: true, ..size((900, 900)) }];
+        let sizes = [size((1000, 1000)), Size { state: State::Worn, ..size((900, 900)) }];
         assert_eq!(merged(&sizes, BOUNDS), [0, 1]);
         assert_eq!(merged(&sizes[1..], BOUNDS), [0]);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_is_left_alone() {
+        let lost = |(count, alive)| Size { state: State::Lost, ..size((count, alive)) };
+        assert_eq!(merged(&[lost((900, 500)), size((60, 60)), lost((70, 70)), size((50, 50))], BOUNDS), [1, 3]);
+        assert_eq!(sealed(&[lost((9, 9)), size((10, 10))], 8, BOUNDS), [1]);
     }
 
     #[test]
