@@ -103,8 +103,7 @@ fn the_same_vectors_give_the_same_answers_from_every_kind_of_file() {
     let longer: Vec<Vec<f32>> = vectors.iter().map(|row| row.iter().map(|x| 3.0 * x).collect()).collect();
     write(&folder, "vectors.fvecs", fvecs(&longer));
     write(&folder, "queries.fvecs", fvecs(&queries));
-    for (data, queries_from) in [("vectors.fvecs", "queries.fvecs"), ("out/vectors.npy", "queries.fvecs"), (&tiny, "5")]
-    {
+    for (data, queries_from) in [("vectors.fvecs", "queries.fvecs"), ("out/vectors.npy", &tiny), (&tiny, "5")] {
         bench(&folder, &["vectors", "--data", data, "--queries", queries_from, "--out", "again"]);
         for (name, expected) in [("again/vectors.npy", &vectors), ("again/queries.npy", &queries)] {
             let found = npy_rows(&folder, name, 8);
