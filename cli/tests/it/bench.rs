@@ -214,8 +214,11 @@ fn a_harness_that_asks_line_by_line_is_answered_and_told_what_is_wrong() {
     }
     let (built, _) = ask(json!({"build": place}), &[1.0, 0.0, 0.0, 1.0]);
     assert!(built["ok"]["index_bytes"].as_u64().unwrap() > 0, "{built}");
-    let (opened, _) = ask(json!({"open": place}), &[1.0, 0.0]);
-    assert!(opened["ok"]["first_answer_seconds"].as_f64().is_some(), "{opened}");
+    // Opened again, it is not in its own way.
+    for _ in 0..2 {
+        let (opened, _) = ask(json!({"open": place}), &[1.0, 0.0]);
+        assert!(opened["ok"]["first_answer_seconds"].as_f64().is_some(), "{opened}");
+    }
     // Two queries; there is no third neighbor.
     let (_, rows) = ask(search, &[0.8, 0.6, 0.6, 0.8]);
     assert_eq!(rows, [0, 1, u32::MAX, 1, 0, u32::MAX]);
