@@ -103,8 +103,7 @@ fn the_same_vectors_give_the_same_answers_from_every_kind_of_file() {
     let longer: Vec<Vec<f32>> = vectors.iter().map(|row| row.iter().map(|x| 3.0 * x).collect()).collect();
     write(&folder, "vectors.fvecs", fvecs(&longer));
     write(&folder, "queries.fvecs", fvecs(&queries));
-    for (data, queries_from) in [("vectors.fvecs", "queries.fvecs"), ("out/vectors.npy", "queries.fvecs"), (&tiny, "5")]
-    {
+    for (data, queries_from) in [("vectors.fvecs", "queries.fvecs"), ("out/vectors.npy", &tiny), (&tiny, "5")] {
         bench(&folder, &["vectors", "--data", data, "--queries", queries_from, "--out", "again"]);
         for (name, expected) in [("again/vectors.npy", &vectors), ("again/queries.npy", &queries)] {
             let found = npy_rows(&folder, name, 8);
@@ -215,8 +214,11 @@ fn a_harness_that_asks_line_by_line_is_answered_and_told_what_is_wrong() {
     }
     let (built, _) = ask(json!({"build": place}), &[1.0, 0.0, 0.0, 1.0]);
     assert!(built["ok"]["index_bytes"].as_u64().unwrap() > 0, "{built}");
-    let (opened, _) = ask(json!({"open": place}), &[1.0, 0.0]);
-    assert!(opened["ok"]["first_answer_seconds"].as_f64().is_some(), "{opened}");
+    // Opened again, it is not in its own way.
+    for _ in 0..2 {
+        let (opened, _) = ask(json!({"open": place}), &[1.0, 0.0]);
+        assert!(opened["ok"]["first_answer_seconds"].as_f64().is_some(), "{opened}");
+    }
     // Two queries; there is no third neighbor.
     let (_, rows) = ask(search, &[0.8, 0.6, 0.6, 0.8]);
     assert_eq!(rows, [0, 1, u32::MAX, 1, 0, u32::MAX]);

@@ -89,7 +89,8 @@ impl Source {
         let name = path.display().to_string();
         let (vectors, queries, neighbors) = match &self.queries {
             Queries::File(file) => {
-                (vectors::read(path, limit)?.vectors, vectors::read(file, usize::MAX)?.vectors, None)
+                let queries = vectors::read(file, usize::MAX)?;
+                (vectors::read(path, limit)?.vectors, queries.queries.unwrap_or(queries.vectors), None)
             }
             Queries::Count(wanted) => {
                 ensure!(*wanted > 0, "--queries: expected at least one");

@@ -35,8 +35,13 @@ pub(super) fn make(kind: Kind, count: usize, queries: usize) -> [Vectors; 2] {
 
 /// Draws `count` things out of as many as there are weights, each as often as its weight says.
 fn draw(rng: &mut ChaCha8Rng, weights: &[f32], count: usize) -> Vec<usize> {
+    // In f64, where a weight does not vanish beside the sum of millions.
     let mut sum = 0.0;
-    let sums: Vec<f32> = weights.iter().map(|weight| (sum += weight, sum).1).collect();
+    let mut next = |weight: &f32| {
+        sum += f64::from(*weight);
+        sum
+    };
+    let sums: Vec<f64> = weights.iter().map(&mut next).collect();
     let last = weights.len() - 1;
     (0..count).map(|_| sums.partition_point(|below| *below < rng.random_range(0.0..sum)).min(last)).collect()
 }

@@ -32,7 +32,7 @@ struct Edge {
 
 /// Descriptors, one behind the other.
 pub(super) fn make(count: usize) -> Vec<f32> {
-    let mut rng = ChaCha8Rng::seed_from_u64(SEED + 1);
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let weights: Vec<f32> = (0..count.div_ceil(VIEWS)).map(|_| normal(&mut rng).exp()).collect();
     let of = if weights.is_empty() { Vec::new() } else { draw(&mut rng, &weights, count) };
     of.par_iter().enumerate().flat_map_iter(|(at, point)| view(at, &edges(*point))).collect()
