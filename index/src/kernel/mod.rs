@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -36,7 +38,7 @@ type Gather = fn(&[f32], &[f32], &[u32], &mut [f32]);
 /// query has a multiple of 128 numbers, as few that the sums fit.
 pub(crate) type Dots = fn(&[i8], &[u8], &[u32], &mut [i32]);
 
-/// Names a kernel to use instead of the fastest: one of `avx512`, `avx2` and `portable` that this CPU has.
+/// Names a kernel to use instead of the fastest: one of `avx512`, `avx2`, `neon` and `portable` that this CPU has.
 const VARIABLE: &str = "VULTUS_CPU_LEVEL";
 
 /// The fastest kernel of this CPU, or the one that `VULTUS_CPU_LEVEL` names; found out once.
@@ -52,7 +54,9 @@ pub(crate) fn best() -> Kernel {
 fn available() -> impl Iterator<Item = (&'static str, Kernel)> {
     #[cfg(target_arch = "x86_64")]
     let special = [("avx512", avx512::detect()), ("avx2", avx2::detect())];
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let special = [("neon", neon::detect())];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let special: [(&str, Option<Kernel>); 0] = [];
     special.into_iter().filter_map(|(name, kernel)| Some((name, kernel?))).chain([("portable", scalar::KERNEL)])
 }
