@@ -20,33 +20,37 @@ impl Nearest {
     /// Offers beyond this distance are refused: `within` until `limit` were taken.
     pub(crate) fn bound(&self) -> f32 {
         match self.farthest_first.peek() {
-            Some(farthest) if self.is_full() => farthest.distance,
+            Some(farthest) if self.farthest_first.len() >= self.limit => farthest.distance,
             _ => self.within,
         }
     }
 
-    /// Takes what is near enough.
-    pub(crate) fn offer(&mut self, found: Found) {
+    /// Takes what is near enough; whether it did.
+    pub(crate) fn offer(&mut self, found: Found) -> bool {
         // False for what is no number.
         let is_within = found.distance <= self.within;
-        if is_within && !self.is_full() {
+        if !is_within {
+            return false;
+        }
+        if self.farthest_first.len() < self.limit {
             self.farthest_first.push(found);
-        } else if is_within
-            && let Some(mut farthest) = self.farthest_first.peek_mut()
-            && found < *farthest
-        {
-            *farthest = found;
+            return true;
+        }
+        match self.farthest_first.peek_mut() {
+            Some(mut farthest) if found < *farthest => {
+                *farthest = found;
+                true
+            }
+            _ => false,
         }
     }
 
     /// The nearest of both, which have one limit.
     pub(crate) fn merged((mut all, more): (Self, Self)) -> Self {
-        more.farthest_first.into_iter().for_each(|found| all.offer(found));
+        for found in more.farthest_first {
+            all.offer(found);
+        }
         all
-    }
-
-    fn is_full(&self) -> bool {
-        self.farthest_first.len() >= self.limit
     }
 
     /// Nearest first.

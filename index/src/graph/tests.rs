@@ -21,7 +21,7 @@ struct Made {
 fn make(vectors: &[Vec<f32>]) -> Made {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
     let built = build(&slices, &Stop::default()).unwrap();
-    let quantiser = fit(slices[0].len(), slices.iter().copied());
+    let quantiser = fit(&slices);
     let mut codes = Vec::new();
     built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
     let mut section = built.encode(&codes, slices[0].len());

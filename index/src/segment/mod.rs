@@ -4,6 +4,7 @@
 
 mod checked;
 mod header;
+mod rerank;
 mod search;
 mod widths;
 mod write;

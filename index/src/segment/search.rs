@@ -7,6 +7,7 @@
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::checked::{Checked, Damaged};
+use super::rerank::rerank;
 use super::{Ids, Segment};
 use crate::graph::{Graph, Scratch, Trust, Trusted};
 use crate::nearest::{Found, Nearest};
@@ -16,12 +17,6 @@ use crate::{Effort, Result, Search, scan};
 /// 200,000 face-like vectors with 32 links each: 1,770 at a width of 64. A code is one line of the cache, a vector eight.
 const WALK_PER_EF: u64 = 28;
 const CODES_PER_VECTOR: u64 = 4;
-
-/// Rows whose vectors are compared, for `k` that are wanted: codes of half a byte put the nearest ten among their own first 48 as often as not to
-/// matter (in a prototype, recall was .002 lower than with all of them, at a width of 128).
-pub(super) fn compared_again(k: usize) -> usize {
-    k.saturating_mul(2).saturating_add(28)
-}
 
 /// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
 struct Unseen<'a> {
@@ -86,8 +81,10 @@ impl Segment {
             && let Some(mut width) = width_of(&graph, search)
         {
             while let Some(ef) = walk_ef(width as u64, eligible.count, self.count() as u64) {
-                let Ok(rows) = self.walk(&graph, query, ef, search, &eligible, scratch) else { break };
-                let found = self.compare(query, &rows)?;
+                let Ok(rows) = self.walk(&graph, query, ef, &eligible, scratch) else { break };
+                // A distance limits how many are wanted, but not by how many.
+                let k = if search.within.is_some() { usize::MAX } else { search.k };
+                let found = rerank(k, rows, |rows| self.compare(query, rows))?;
                 let is_enough = match search.within {
                     // Most of what a wide enough walk meets is too far away.
                     Some(within) => {
@@ -98,7 +95,9 @@ impl Segment {
                     None => found.len() as u64 >= eligible.count.min(search.k as u64),
                 };
                 if is_enough {
-                    found.into_iter().for_each(|found| nearest.offer(found));
+                    found.into_iter().for_each(|found| {
+                        nearest.offer(found);
+                    });
                     return Ok(());
                 }
                 if search.within.is_none() {
@@ -110,7 +109,9 @@ impl Segment {
         match eligible.allowed {
             Some((allowed, ids)) if eligible.count < self.count() as u64 / 2 => {
                 let rows: Vec<u32> = ids.rows_of(allowed).filter(|row| !deleted.contains(*row)).collect();
-                self.compare(query, &rows)?.into_iter().for_each(|found| nearest.offer(found));
+                self.compare(query, &rows)?.into_iter().for_each(|found| {
+                    nearest.offer(found);
+                });
             }
             _ => {
                 let ids = self.ids()?.ids;
@@ -148,16 +149,15 @@ impl Segment {
         Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
-    /// The first rows of a walk that count, as many as are compared again.
-    fn walk(
+    /// The rows that a walk finds and that count, the most promising first.
+    fn walk<'s>(
         &self,
         graph: &Graph<'_>,
         query: &[f32],
         ef: usize,
-        search: &Search<'_>,
-        eligible: &Eligible<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<Vec<u32>> {
+        eligible: &'s Eligible<'_>,
+        scratch: &'s mut Scratch,
+    ) -> Result<impl Iterator<Item = u32> + use<'s>> {
         let query = self.quantiser()?.query(query);
         let codes = self.bytes.unchecked(self.sections.codes.clone());
         let found = if self.bytes.is_all_sound() {
@@ -173,11 +173,7 @@ impl Segment {
             graph.search(&query, codes, ef, scratch, &unseen).map_err(|damaged| self.corrupt(damaged))?
         };
         let counts_all = eligible.allowed.is_none() && eligible.deleted.is_empty();
-        let rows = found.iter().map(|entry| entry.row()).filter(|row| counts_all || eligible.contains(*row));
-        Ok(match search.within {
-            Some(_) => rows.collect(),
-            None => rows.take(compared_again(search.k)).collect(),
-        })
+        Ok(found.iter().map(|entry| entry.row()).filter(move |row| counts_all || eligible.contains(*row)))
     }
 
     /// Rows and their exact distances, under their ids.

@@ -1,9 +1,11 @@
 //! How wide a walk must be to reach a recall: measured on the graph that was just built, with its own rows as queries.
 
+use std::convert::Infallible;
+
 use rayon::prelude::*;
 
 use super::Row;
-use super::search::compared_again;
+use super::rerank::rerank;
 use crate::graph::{Graph, Scratch, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::Quantiser;
@@ -68,13 +70,17 @@ fn neighbors(
     let k = Graph::MEASURED_K;
     let vector = rows[query as usize].vector;
     let Ok(found) = graph.search(&quantiser.query(vector), codes, width.max(k + 1), scratch, &Trusted);
-    let mut nearest = Nearest::new(k, f32::INFINITY);
-    let mut distance = [0.0];
-    for row in found.iter().map(|entry| entry.row()).take(compared_again(k)).filter(|row| *row != query) {
-        (kernel::best().scan)(vector, rows[row as usize].vector, &mut distance);
-        nearest.offer(Found { distance: distance[0], key: u64::from(row) });
-    }
-    nearest.into_sorted().iter().map(|found| found.key as u32).collect()
+    let others = found.iter().map(|entry| entry.row()).filter(|row| *row != query);
+    let compare = |others: &[u32]| {
+        let found = others.iter().map(|row| {
+            let mut distance = [0.0];
+            (kernel::best().scan)(vector, rows[*row as usize].vector, &mut distance);
+            Found { distance: distance[0], key: u64::from(*row) }
+        });
+        Ok::<_, Infallible>(found.collect())
+    };
+    let Ok(found) = rerank(k, others, compare);
+    found.iter().map(|found| found.key as u32).collect()
 }
 
 /// The rows nearest to each of some, itself left out.

@@ -74,7 +74,7 @@ impl<'a> Content<'a> {
         let mut by_id = vec![0; rows.len()];
         built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
         let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
-        let quantiser = quantiser::fit(dimensions, vectors.iter().copied());
+        let quantiser = quantiser::fit(&vectors);
         let mut codes = Vec::with_capacity(quantiser::code_bytes(dimensions) * rows.len());
         rows.iter().for_each(|row| Quantiser::view(&quantiser).encode(row.vector, &mut codes));
         let mut graph = built.encode(&codes, dimensions);
