@@ -59,7 +59,7 @@ pub(crate) struct Entry(u64);
 impl Entry {
     const VISITED: u64 = 1;
 
-    fn new(score: i32, row: u32) -> Self {
+    pub(crate) fn new(score: i32, row: u32) -> Self {
         let (score, row) = (score.cast_unsigned() ^ (1 << 31), !row & (u32::MAX >> 1));
         Self(u64::from(score) << 32 | u64::from(row) << 1)
     }
@@ -75,16 +75,19 @@ impl Entry {
 
 /// Fills the scratch's pool with the rows of the greatest scores that links lead to, at most `ef` of them, best first.
 ///
-/// - `seeds`: rows to begin with; those that do not exist are left out, as are links to such.
+/// - `seeds`: rows to begin with; those that do not exist are left out, as are links to such; `avoided`: a row that is neither found nor
+///   walked through.
 pub(crate) fn beam<T: Trust>(
     lists: Lists<'_>,
     scorer: &Scorer<'_>,
     seeds: &[u32],
+    avoided: Option<u32>,
     ef: usize,
     scratch: &mut Scratch,
     trust: &T,
 ) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
+    scratch.meet(avoided.as_slice());
     scratch.meet(seeds);
     // Everything before it was visited.
     let mut next = 0;

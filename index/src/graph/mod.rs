@@ -146,23 +146,24 @@ impl<'a> Graph<'a> {
     /// The rows that are most like the query, as far as links lead to them: at most `ef`, best first.
     ///
     /// - `query`: as the quantiser of `codes` makes it; `codes`: of every row.
-    /// - `trust`: is asked for every row of the lower layer.
+    /// - `avoided`: a row that is neither found nor walked through; `trust`: is asked for every row of the lower layer.
     pub(crate) fn search<'s, T: Trust>(
         &self,
         query: &[i8],
         codes: &[u8],
+        avoided: Option<u32>,
         ef: usize,
         scratch: &'s mut Scratch,
         trust: &T,
     ) -> Result<&'s [Entry], T::Broken> {
         let upper = Scorer::nibbles(query, self.upper_codes);
         let pivot = scratch.best_of_first(&upper, self.pivots);
-        let Ok(()) = beam::beam(self.upper, &upper, &[pivot], UPPER_EF, scratch, &Trusted);
+        let Ok(()) = beam::beam(self.upper, &upper, &[pivot], None, UPPER_EF, scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         for (seed, found) in seeds.iter_mut().zip(scratch.found()) {
             *seed = self.upper_rows[found.row() as usize];
         }
-        beam::beam(self.lower, &Scorer::nibbles(query, codes), &seeds, ef, scratch, trust)?;
+        beam::beam(self.lower, &Scorer::nibbles(query, codes), &seeds, avoided, ef, scratch, trust)?;
         Ok(scratch.found())
     }
 }

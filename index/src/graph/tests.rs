@@ -33,9 +33,9 @@ impl Made {
     /// The vectors most like the query, best first.
     fn search(&self, query: &[f32], ef: usize) -> Vec<u32> {
         let graph = Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), query.len()).unwrap();
-        let query = Quantiser::view(&self.quantiser).query(query);
+        let (query, _) = Quantiser::view(&self.quantiser).query(query);
         let mut scratch = Scratch::default();
-        let Ok(found) = graph.search(&query, &self.codes, ef, &mut scratch, &Trusted);
+        let Ok(found) = graph.search(&query, &self.codes, None, ef, &mut scratch, &Trusted);
         assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
         found.iter().map(|entry| self.order[entry.row() as usize]).collect()
     }

@@ -1,37 +1,85 @@
 //! The nearest of what a walk found, by their vectors.
 //!
-//! A walk puts rows in the order of their codes, and the nearest are most likely the first of these. How likely depends on the vectors: for
-//! embeddings of faces the first two dozen hold the nearest ten, for others it takes hundreds. So rows are compared a few at a time, for
-//! as long as the last few changed the answer.
+//! A walk puts rows in the order of their codes, and the nearest are most likely the first of these. How far down the last of them is depends on
+//! the vectors: for embeddings of faces the first two dozen hold the nearest ten, for others it takes a hundred. So the error of the codes is
+//! measured on the rows that were compared, and more are for as long as that error could make one of them an answer.
 
+use crate::graph::Entry;
 use crate::nearest::{Found, Nearest};
 
 /// Rows that are compared in any case, besides as many as are wanted; and at a time from then on.
 const FIRST: usize = 14;
-const MORE: usize = 12;
+const MORE: usize = 16;
+/// How many standard deviations a row's code may be wrong by.
+const DEVIATIONS: f32 = 4.0;
 
-/// At most `k` of the rows, or all that are compared on the way where that is no limit, in no order.
+/// The `k` nearest of the rows, or fewer if there are no more, nearest first.
 ///
-/// - `rows`: the most promising first; `compare`: gives rows their distances.
+/// - `rows`: the most promising first; `scale`: what a score must be multiplied by to differ from a product of the vectors by a constant and the
+///   error of the codes; `compare`: gives rows their distances, in their order.
 pub(super) fn rerank<E>(
     k: usize,
-    rows: impl Iterator<Item = u32>,
+    rows: impl Iterator<Item = Entry>,
+    scale: f32,
     mut compare: impl FnMut(&[u32]) -> Result<Vec<Found>, E>,
 ) -> Result<Vec<Found>, E> {
     let mut nearest = Nearest::new(k, f32::INFINITY);
+    let mut errors = Errors::default();
     let mut rows = rows.peekable();
-    let mut batch = Vec::new();
+    let (mut batch, mut scores) = (Vec::new(), Vec::new());
     let mut wanted = k.saturating_add(FIRST);
-    while rows.peek().is_some() {
+    loop {
         batch.clear();
-        batch.extend(rows.by_ref().take(wanted));
-        let taken = compare(&batch)?.into_iter().filter(|found| nearest.offer(*found)).count();
-        if taken == 0 {
-            break;
+        scores.clear();
+        // Between unit vectors a product of p is a squared distance of 2 - 2 p.
+        let least = 1.0 - nearest.bound() / 2.0 - errors.most();
+        while batch.len() < wanted
+            && let Some(entry) = rows.next_if(|entry| scale * entry.score() as f32 >= least)
+        {
+            batch.push(entry.row());
+            scores.push(scale * entry.score() as f32);
+        }
+        if batch.is_empty() {
+            return Ok(nearest.into_sorted());
+        }
+        for (found, score) in compare(&batch)?.into_iter().zip(&scores) {
+            errors.add(1.0 - found.distance / 2.0 - score);
+            nearest.offer(found);
         }
         wanted = MORE;
     }
-    Ok(nearest.into_sorted())
+}
+
+/// By how much products are greater than scores say.
+#[derive(Default)]
+struct Errors {
+    count: f32,
+    sum: f32,
+    squares: f32,
+    /// The first of them, which sums are kept relative to: what all have in common is large beside what they differ by.
+    origin: f32,
+}
+
+impl Errors {
+    fn add(&mut self, error: f32) {
+        if self.count == 0.0 {
+            self.origin = error;
+        }
+        let error = error - self.origin;
+        self.count += 1.0;
+        self.sum += error;
+        self.squares += error * error;
+    }
+
+    /// What hardly any is greater than; infinite before there are any.
+    fn most(&self) -> f32 {
+        if self.count == 0.0 {
+            return f32::INFINITY;
+        }
+        let mean = self.sum / self.count;
+        let variance = (self.squares / self.count - mean * mean).max(0.0);
+        self.origin + mean + DEVIATIONS * variance.sqrt()
+    }
 }
 
 #[cfg(test)]
@@ -40,25 +88,36 @@ mod tests {
 
     use super::*;
 
-    /// What is found among rows whose distances are given, and how many were compared.
-    fn run(k: usize, distances: &[f32]) -> (Vec<u64>, usize) {
+    /// What is found among rows of these products and scores, the best scores first, and how many were compared.
+    fn run(k: usize, products: &[f32], error: impl Fn(usize) -> f32) -> (Vec<u64>, usize) {
+        let score = |row: usize| ((products[row] - error(row)) * 1000.0) as i32;
+        let mut rows: Vec<Entry> = (0..products.len()).map(|row| Entry::new(score(row), row as u32)).collect();
+        rows.sort_unstable_by(|a, b| b.cmp(a));
         let mut compared = 0;
-        let Ok(found) = rerank(k, 0..distances.len() as u32, |rows| {
+        let Ok(found) = rerank(k, rows.into_iter(), 0.001, |rows| {
             compared += rows.len();
-            let found = |row: &u32| Found { distance: distances[*row as usize], key: u64::from(*row) };
+            let found = |row: &u32| Found { distance: 2.0 - 2.0 * products[*row as usize], key: u64::from(*row) };
             Ok::<_, Infallible>(rows.iter().map(found).collect())
         });
         (found.iter().map(|found| found.key).collect(), compared)
     }
 
     #[test]
-    fn it_goes_on_while_the_answer_gets_better_and_no_longer() {
-        let ascending: Vec<f32> = (0..200).map(|row| row as f32).collect();
-        assert_eq!(run(2, &ascending), (vec![0, 1], 2 + FIRST + MORE));
-        let descending: Vec<f32> = ascending.iter().rev().copied().collect();
-        assert_eq!(run(2, &descending), (vec![199, 198], 200));
-        assert_eq!(run(5, &[0.3, 0.1]), (vec![1, 0], 2));
-        assert_eq!(run(5, &[]), (vec![], 0));
-        assert_eq!(run(usize::MAX, &ascending).1, 200);
+    fn the_worse_the_codes_the_more_rows_are_compared() {
+        let products: Vec<f32> = (0..400).map(|row| 0.9 - row as f32 / 1000.0).collect();
+        // Whatever is added to every score is no error.
+        assert_eq!(run(3, &products, |_| 0.3), (vec![0, 1, 2], 3 + FIRST));
+        let noise = |row: usize| 0.05 * ((row * 37 % 101) as f32 / 50.0 - 1.0);
+        let (found, compared) = run(3, &products, noise);
+        assert_eq!(found, [0, 1, 2]);
+        assert!((60..300).contains(&compared), "{compared}");
+    }
+
+    #[test]
+    fn few_rows_are_all_compared() {
+        assert_eq!(run(5, &[0.1, 0.3], |_| 0.0), (vec![1, 0], 2));
+        assert_eq!(run(5, &[], |_| 0.0), (vec![], 0));
+        let products: Vec<f32> = (0..200).map(|row| 0.9 - row as f32 / 1000.0).collect();
+        assert_eq!(run(usize::MAX, &products, |_| 0.0).1, 200);
     }
 }

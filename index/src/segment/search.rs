@@ -9,14 +9,13 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use super::checked::{Checked, Damaged};
 use super::rerank::rerank;
 use super::{Ids, Segment};
-use crate::graph::{Graph, Scratch, Trust, Trusted};
+use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::{Effort, Result, Search, scan};
 
-/// Codes that a walk compares for each row of its width, and how many of these comparisons take as long as one of vectors. Of a prototype, on
-/// 200,000 face-like vectors with 32 links each: 1,770 at a width of 64. A code is one line of the cache, a vector eight.
-const WALK_PER_EF: u64 = 28;
-const CODES_PER_VECTOR: u64 = 4;
+/// Vectors that a scan compares in the time that a walk takes for one row of its width: measured on 100,000 face-like vectors, where a walk takes
+/// .6 microseconds for that and a scan .06 for a vector that is allowed, or .1 where these don't fit in the cache.
+const VECTORS_PER_WIDTH: u64 = 8;
 
 /// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
 struct Unseen<'a> {
@@ -81,10 +80,10 @@ impl Segment {
             && let Some(mut width) = width_of(&graph, search)
         {
             while let Some(ef) = walk_ef(width as u64, eligible.count, self.count() as u64) {
-                let Ok(rows) = self.walk(&graph, query, ef, &eligible, scratch) else { break };
+                let Ok((rows, scale)) = self.walk(&graph, query, ef, &eligible, scratch) else { break };
                 // A distance limits how many are wanted, but not by how many.
                 let k = if search.within.is_some() { usize::MAX } else { search.k };
-                let found = rerank(k, rows, |rows| self.compare(query, rows))?;
+                let found = rerank(k, rows, scale, |rows| self.compare(query, rows))?;
                 let is_enough = match search.within {
                     // Most of what a wide enough walk meets is too far away.
                     Some(within) => {
@@ -126,7 +125,7 @@ impl Segment {
     pub(crate) fn place_of(&self, query: &[f32]) -> u32 {
         // A segment that is scanned, or damaged, has one place.
         let (true, Ok(quantiser), Ok(graph)) = (self.has_graph(), self.quantiser(), self.graph()) else { return 0 };
-        graph.place_of(&quantiser.query(query))
+        graph.place_of(&quantiser.query(query).0)
     }
 
     /// `None` where no row counts.
@@ -149,7 +148,7 @@ impl Segment {
         Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
-    /// The rows that a walk finds and that count, the most promising first.
+    /// The rows that a walk finds and that count, the most promising first, and the scale of their scores.
     fn walk<'s>(
         &self,
         graph: &Graph<'_>,
@@ -157,11 +156,11 @@ impl Segment {
         ef: usize,
         eligible: &'s Eligible<'_>,
         scratch: &'s mut Scratch,
-    ) -> Result<impl Iterator<Item = u32> + use<'s>> {
-        let query = self.quantiser()?.query(query);
+    ) -> Result<(impl Iterator<Item = Entry> + use<'s>, f32)> {
+        let (query, scale) = self.quantiser()?.query(query);
         let codes = self.bytes.unchecked(self.sections.codes.clone());
         let found = if self.bytes.is_all_sound() {
-            let Ok(found) = graph.search(&query, codes, ef, scratch, &Trusted);
+            let Ok(found) = graph.search(&query, codes, None, ef, scratch, &Trusted);
             found
         } else {
             let lists = graph.lower_bytes();
@@ -170,10 +169,11 @@ impl Segment {
                 codes: (self.sections.codes.start, codes.len() / self.count()),
                 lists: (self.sections.graph.start + lists.start, lists.len() / self.count()),
             };
-            graph.search(&query, codes, ef, scratch, &unseen).map_err(|damaged| self.corrupt(damaged))?
+            graph.search(&query, codes, None, ef, scratch, &unseen).map_err(|damaged| self.corrupt(damaged))?
         };
         let counts_all = eligible.allowed.is_none() && eligible.deleted.is_empty();
-        Ok(found.iter().map(|entry| entry.row()).filter(move |row| counts_all || eligible.contains(*row)))
+        let rows = found.iter().copied().filter(move |entry| counts_all || eligible.contains(entry.row()));
+        Ok((rows, scale))
     }
 
     /// Rows and their exact distances, under their ids.
@@ -229,7 +229,7 @@ fn width_of(graph: &Graph<'_>, search: &Search<'_>) -> Option<usize> {
 fn walk_ef(ef: u64, eligible: u64, count: u64) -> Option<usize> {
     // In 128 bits, since `ef` is the caller's.
     let ef = (u128::from(ef) * u128::from(count)).div_ceil(u128::from(eligible));
-    let is_shorter = u128::from(WALK_PER_EF) * ef < u128::from(CODES_PER_VECTOR) * u128::from(eligible);
+    let is_shorter = u128::from(VECTORS_PER_WIDTH) * ef < u128::from(eligible);
     is_shorter.then_some(ef as usize)
 }
 

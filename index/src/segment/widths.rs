@@ -1,4 +1,6 @@
 //! How wide a walk must be to reach a recall: measured on the graph that was just built, with its own rows as queries.
+//!
+//! A row knows its neighbours by its links, which no query does, so the walk may not pass through the row that it looks for neighbours of.
 
 use std::convert::Infallible;
 
@@ -69,8 +71,8 @@ fn neighbors(
 ) -> Vec<u32> {
     let k = Graph::MEASURED_K;
     let vector = rows[query as usize].vector;
-    let Ok(found) = graph.search(&quantiser.query(vector), codes, width.max(k + 1), scratch, &Trusted);
-    let others = found.iter().map(|entry| entry.row()).filter(|row| *row != query);
+    let (scored, scale) = quantiser.query(vector);
+    let Ok(found) = graph.search(&scored, codes, Some(query), width.max(k), scratch, &Trusted);
     let compare = |others: &[u32]| {
         let found = others.iter().map(|row| {
             let mut distance = [0.0];
@@ -79,7 +81,7 @@ fn neighbors(
         });
         Ok::<_, Infallible>(found.collect())
     };
-    let Ok(found) = rerank(k, others, compare);
+    let Ok(found) = rerank(k, found.iter().copied(), scale, compare);
     found.iter().map(|found| found.key as u32).collect()
 }
 

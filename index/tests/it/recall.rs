@@ -4,7 +4,7 @@ use roaring::RoaringTreemap;
 use tempfile::tempdir;
 use vultus_index::{Effort, Index, Search};
 
-use crate::data::{clustered, exactly, options};
+use crate::data::{clustered, exactly, options, unit};
 
 const DIMENSIONS: usize = 32;
 
@@ -136,4 +136,19 @@ fn identical_vectors_are_all_found() {
     assert!(found.iter().all(|neighbor| neighbor.distance == 0.0), "{found:?}");
     assert_eq!(found.len(), 30);
     assert_eq!(index.search(vector, &exactly(30)).unwrap().len(), 30);
+}
+
+#[test]
+fn numbers_that_are_nothing_like_normally_distributed_are_found_as_well() {
+    let folder = tempdir().unwrap();
+    // None below zero, most near it and a few large, as in histograms.
+    let skewed = |vector: Vec<f32>| unit(&vector.iter().map(|x| x.max(0.0).powi(3)).collect::<Vec<f32>>());
+    let mut vectors: Vec<Vec<f32>> = clustered(8, 4_200, 64).into_iter().map(skewed).collect();
+    let queries = vectors.split_off(4_000);
+    let mut index = Index::open(folder.path(), options(64, 500)).unwrap();
+    vectors.iter().zip(0..).for_each(|(vector, id)| index.add(id, vector).unwrap());
+    index.seal(1).unwrap();
+    index.settle().unwrap();
+    let wide = recall(&index, &queries, &Search { effort: Effort::Width(160), ..Search::default() });
+    assert!(wide >= 0.995, "recall {wide}");
 }

@@ -130,7 +130,7 @@ fn homes(upper: &Layer, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped>
         query.extend(code.iter().map(|byte| (byte ^ OFFSET).cast_signed()));
         let scorer = upper.scorer(query);
         let pivot = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
-        let Ok(()) = beam(upper.lists(), &scorer, &[pivot], ASSIGN_EF, scratch, &Trusted);
+        let Ok(()) = beam(upper.lists(), &scorer, &[pivot], None, ASSIGN_EF, scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
         Ok(Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) })
