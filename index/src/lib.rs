@@ -1,8 +1,9 @@
 //! Nearest neighbours of unit vectors, in a folder of sealed, mapped, checksummed files.
 //!
-//! Knows 64-bit ids and vectors; has never heard of a face. What is added is searched at once, exactly; `seal` writes it to an
-//! immutable segment, with a graph when it is large. The owner of the truth is somebody else: what was not sealed is lost on a
-//! crash, and [`Index::sequence`] says from where to replay.
+//! Knows 64-bit ids and vectors; has never heard of a face. What is added is searched at once, exactly; [`seal`](Index::seal) writes it to
+//! an immutable segment, and merges in the background give large ones graphs, until [`settle`](Index::settle) has nothing left to wait for. Any
+//! number of [`Reader`]s search [`Snapshot`]s meanwhile. The owner of the truth is somebody else: what was not sealed is lost on a
+//! crash, and [`Snapshot::sequence`] says from where to replay.
 //!
 //! ```
 //! use vultus_index::{Index, Options, Search};
