@@ -13,6 +13,9 @@ fn small() -> Options {
     options(DIMENSIONS, 2_000)
 }
 
+/// The ids that are allowed, of all ids, nearest first.
+type Filter<'a> = dyn Fn(&[u64]) -> RoaringTreemap + 'a;
+
 /// An index of these vectors, under their places as ids.
 fn indexed(vectors: &[Vec<f32>]) -> (TempDir, Index) {
     let folder = tempdir().unwrap();
@@ -55,8 +58,7 @@ fn a_filter_of_any_width_loses_nothing_near_the_query_far_from_it_or_anywhere() 
         let near = |ranked: &[u64]| -> RoaringTreemap { ranked[..count].iter().collect() };
         // The farthest: a walk towards the query meets none of them.
         let far = |ranked: &[u64]| -> RoaringTreemap { ranked[COUNT - count..].iter().collect() };
-        let filters: [(&str, &dyn Fn(&[u64]) -> RoaringTreemap); 3] =
-            [("any", &|_| any.clone()), ("near", &near), ("far", &far)];
+        let filters: [(&str, &Filter<'_>); 3] = [("any", &|_| any.clone()), ("near", &near), ("far", &far)];
         for (name, filter) in filters {
             let of_each = queries.iter().zip(&ranked).map(|(query, ranked)| {
                 let allowed = filter(ranked);

@@ -84,7 +84,8 @@ fn the_neighbours_of_all_are_those_of_each_without_itself() {
         assert_eq!(neighbors, &expected, "of {id}");
     }
     let walked = index.neighbors_of_all(&Search { k: 4, effort: Effort::Width(32), ..Search::default() }).unwrap();
-    let hits = |((id, exact), (of, found)): (&(u64, Vec<Neighbor>), &(u64, Vec<Neighbor>))| {
+    type Neighbors = (u64, Vec<Neighbor>);
+    let hits = |((id, exact), (of, found)): (&Neighbors, &Neighbors)| {
         assert_eq!((id, exact.len()), (of, found.len()));
         ids(found).iter().filter(|id| ids(exact).contains(id)).count()
     };
