@@ -77,32 +77,18 @@ impl Segment {
         // A graph that cannot be read is no answer, and no reason not to give one: what is damaged is known by now.
         let graph = self.has_graph().then(|| self.graph().ok()).flatten();
         if let Some(graph) = graph
-            && let Some(mut width) = width_of(&graph, search)
+            && let Some(width) = width_of(&graph, search)
         {
-            while let Some(ef) = walk_ef(width as u64, eligible.count, self.count() as u64) {
-                let Ok((rows, scale)) = self.walk(&graph, query, ef, &eligible, scratch) else { break };
-                // A distance limits how many are wanted, but not by how many.
-                let k = if search.within.is_some() { usize::MAX } else { search.k };
-                let found = rerank(k, rows, scale, |rows| self.compare(query, rows))?;
-                let is_enough = match search.within {
-                    // Most of what a wide enough walk meets is too far away.
-                    Some(within) => {
-                        let near = found.iter().filter(|found| found.distance <= within).count();
-                        near >= search.k || near * 4 <= found.len() * 3
-                    }
-                    // Else the rows that count are not where the walk led.
-                    None => found.len() as u64 >= eligible.count.min(search.k as u64),
-                };
-                if is_enough {
-                    found.into_iter().for_each(|found| {
-                        nearest.offer(found);
-                    });
-                    return Ok(());
-                }
-                if search.within.is_none() {
-                    break;
-                }
-                width = width.saturating_mul(2);
+            let walk = Walk { segment: self, graph, query, width, eligible: &eligible };
+            let found = match search.within {
+                None => walk.nearest(search.k, scratch)?,
+                Some(within) => walk.within(within, search.k, scratch)?,
+            };
+            if let Some(found) = found {
+                found.into_iter().for_each(|found| {
+                    nearest.offer(found);
+                });
+                return Ok(());
             }
         }
         match eligible.allowed {
@@ -148,34 +134,6 @@ impl Segment {
         Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
-    /// The rows that a walk finds and that count, the most promising first, and the scale of their scores.
-    fn walk<'s>(
-        &self,
-        graph: &Graph<'_>,
-        query: &[f32],
-        ef: usize,
-        eligible: &'s Eligible<'_>,
-        scratch: &'s mut Scratch,
-    ) -> Result<(impl Iterator<Item = Entry> + use<'s>, f32)> {
-        let (query, scale) = self.quantiser()?.query(query);
-        let codes = self.bytes.unchecked(self.sections.codes.clone());
-        let found = if self.bytes.is_all_sound() {
-            let Ok(found) = graph.search(&query, codes, None, ef, scratch, &Trusted);
-            found
-        } else {
-            let lists = graph.lower_bytes();
-            let unseen = Unseen {
-                bytes: &self.bytes,
-                codes: (self.sections.codes.start, codes.len() / self.count()),
-                lists: (self.sections.graph.start + lists.start, lists.len() / self.count()),
-            };
-            graph.search(&query, codes, None, ef, scratch, &unseen).map_err(|damaged| self.corrupt(damaged))?
-        };
-        let counts_all = eligible.allowed.is_none() && eligible.deleted.is_empty();
-        let rows = found.iter().copied().filter(move |entry| counts_all || eligible.contains(entry.row()));
-        Ok((rows, scale))
-    }
-
     /// Rows and their exact distances, under their ids.
     fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
         let mut ids = Vec::with_capacity(rows.len());
@@ -185,6 +143,75 @@ impl Segment {
         }
         let vectors = bytemuck::cast_slice(self.bytes.unchecked(self.sections.vectors.clone()));
         Ok(scan::picked_rows(query, vectors, rows, &ids))
+    }
+}
+
+/// A way to the nearest rows that count.
+struct Walk<'a> {
+    segment: &'a Segment,
+    graph: Graph<'a>,
+    query: &'a [f32],
+    /// How wide it would be if all rows counted.
+    width: usize,
+    eligible: &'a Eligible<'a>,
+}
+
+impl Walk<'_> {
+    /// The `k` nearest; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
+    fn nearest(&self, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
+        let Some(ef) = self.ef(self.width) else { return Ok(None) };
+        let Ok((pool, scale)) = self.pool(ef, scratch) else { return Ok(None) };
+        let Eligible { deleted, allowed, count } = self.eligible;
+        let counts_all = allowed.is_none() && deleted.is_empty();
+        let rows = pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
+        let found = rerank(k, rows, scale, |rows| self.segment.compare(self.query, rows))?;
+        // Fewer than there are: the rows that count are not where the walk led.
+        let is_enough = found.len() as u64 >= (*count).min(k as u64);
+        Ok(is_enough.then_some(found))
+    }
+
+    /// Those within a distance, or the `k` nearest of them if they are more; `None` as in [`nearest`](Self::nearest).
+    fn within(&self, within: f32, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
+        let mut width = self.width;
+        while let Some(ef) = self.ef(width) {
+            let Ok((pool, _)) = self.pool(ef, scratch) else { return Ok(None) };
+            let rows: Vec<u32> = pool.iter().map(|entry| entry.row()).collect();
+            let found = self.segment.compare(self.query, &rows)?;
+            let near = found.iter().filter(|found| found.distance <= within).count();
+            let counting = rows.iter().zip(&found).filter(|(row, _)| self.eligible.contains(**row));
+            let counting: Vec<Found> =
+                counting.map(|(_, found)| *found).filter(|found| found.distance <= within).collect();
+            // Most of what a wide enough walk meets is too far away, whether it counts or not.
+            if counting.len() >= k || near * 4 <= found.len() * 3 {
+                return Ok(Some(counting));
+            }
+            width = width.saturating_mul(2);
+        }
+        Ok(None)
+    }
+
+    /// How wide to walk so that as many rows that count are met as a walk of `width` meets of all; `None` where a scan takes less.
+    fn ef(&self, width: usize) -> Option<usize> {
+        walk_ef(width as u64, self.eligible.count, self.segment.count() as u64)
+    }
+
+    /// What a walk finds, the most promising first, and the scale of the scores.
+    fn pool<'s>(&self, ef: usize, scratch: &'s mut Scratch) -> Result<(&'s [Entry], f32)> {
+        let segment = self.segment;
+        let (query, scale) = segment.quantiser()?.query(self.query);
+        let codes = segment.bytes.unchecked(segment.sections.codes.clone());
+        if segment.bytes.is_all_sound() {
+            let Ok(found) = self.graph.search(&query, codes, None, ef, scratch, &Trusted);
+            return Ok((found, scale));
+        }
+        let lists = self.graph.lower_bytes();
+        let unseen = Unseen {
+            bytes: &segment.bytes,
+            codes: (segment.sections.codes.start, codes.len() / segment.count()),
+            lists: (segment.sections.graph.start + lists.start, lists.len() / segment.count()),
+        };
+        let found = self.graph.search(&query, codes, None, ef, scratch, &unseen);
+        Ok((found.map_err(|damaged| segment.corrupt(damaged))?, scale))
     }
 }
 

@@ -72,6 +72,20 @@ fn all_within_a_distance_are_found() {
 }
 
 #[test]
+fn what_is_within_a_distance_is_found_behind_many_that_are_not_allowed() {
+    let (_folder, index, queries) = indexed(3_000);
+    for query in queries.iter().take(40) {
+        let ranked = index.search(query, &exactly(400)).unwrap();
+        let hidden: Vec<u64> = ids(&ranked[..200]);
+        let allowed: RoaringTreemap = (0..3_000).filter(|id| !hidden.contains(id)).collect();
+        let within = Some(ranked[300].distance);
+        let all = Search { k: usize::MAX, within, allowed: Some(&allowed), effort: Effort::Width(16) };
+        let found = index.search(query, &all).unwrap();
+        assert!(found.len() >= 95, "{} of the 101 behind the first 200", found.len());
+    }
+}
+
+#[test]
 fn the_neighbours_of_all_are_those_of_each_without_itself() {
     let (_folder, index, _) = indexed(1_500);
     let graph = index.neighbors_of_all(&exactly(4)).unwrap();
