@@ -177,7 +177,7 @@ fn a_gpu_is_refused_before_anything_is_read_where_the_program_has_no_cuda() {
 fn a_damaged_index_is_found_by_check_and_mended_by_repair_or_by_the_next_question() {
     let folder = folder();
     people(&folder);
-    json(&folder, 0, &["ingest", "photos"]);
+    json(&folder, 0, &["ingest", "photos", "--person-from", "folder"]);
     assert_eq!(json(&folder, 0, &["check"])["damaged"], serde_json::json!([]));
     let damage = || {
         let files = fs::read_dir(folder.path().join("vultus.gallery/index")).unwrap();
