@@ -53,8 +53,8 @@ pub struct Neighbor {
 pub struct Options {
     /// Floats in a vector, 1 to 65,536. Fixed when the folder is made, and checked on every open.
     pub dimensions: usize,
-    /// Segments with fewer vectors than this get no graph: scanning them is as fast, and exact. Holds for segments written from
-    /// now on.
+    /// Segments with fewer vectors than this get no graph: they are scanned, exactly. Every search scans as many at most, which takes about 25
+    /// microseconds for 1,000. Holds for segments written from now on.
     pub graph_vectors_min: usize,
     /// Segments are not merged to ones with more vectors than this, since a merge needs about 400 bytes of memory for each at 128
     /// dimensions. What is sealed at once stays together.
