@@ -15,29 +15,8 @@ const LANES: usize = 8;
 /// Rows between asking for one and measuring it.
 const AHEAD: usize = 3;
 
-/// The kernel, if this CPU has the features. Holding the pointers is the proof that they may be called.
 pub(super) fn detect() -> Option<Kernel> {
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
-        return None;
-    }
-    Some(Kernel {
-        scan: |query, rows, distances| {
-            // SAFETY: this closure leaves `detect` only after both features were seen above.
-            unsafe { scan(query, rows, distances) }
-        },
-        gather: |query, vectors, picked, distances| {
-            // SAFETY: this closure leaves `detect` only after both features were seen above.
-            unsafe { gather(query, vectors, picked, distances) }
-        },
-        bytes: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after both features were seen above.
-            unsafe { bytes(query, codes, picked, dots) }
-        },
-        nibbles: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after both features were seen above.
-            unsafe { nibbles(query, codes, picked, dots) }
-        },
-    })
+    kernel_if!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -14,32 +14,12 @@ const LANES: usize = 16;
 /// Rows between asking for one and measuring it.
 const AHEAD: usize = 3;
 
-/// The kernel, if this CPU has the features. Holding the pointers is the proof that they may be called.
 pub(super) fn detect() -> Option<Kernel> {
-    let has_all = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni");
-    if !has_all {
-        return None;
-    }
-    Some(Kernel {
-        scan: |query, rows, distances| {
-            // SAFETY: this closure leaves `detect` only after the features were seen above.
-            unsafe { scan(query, rows, distances) }
-        },
-        gather: |query, vectors, picked, distances| {
-            // SAFETY: this closure leaves `detect` only after the features were seen above.
-            unsafe { gather(query, vectors, picked, distances) }
-        },
-        bytes: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after the features were seen above.
-            unsafe { bytes(query, codes, picked, dots) }
-        },
-        nibbles: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after the features were seen above.
-            unsafe { nibbles(query, codes, picked, dots) }
-        },
-    })
+    kernel_if!(
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni")
+    )
 }
 
 #[target_feature(enable = "avx512f")]

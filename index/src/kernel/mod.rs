@@ -4,6 +4,23 @@
 //! it. Inside one kernel, `scan` and `gather` give bit for bit the same distance for the same two vectors, so an answer does not depend on the
 //! way it was found.
 
+/// The kernel of the functions `scan`, `gather`, `bytes` and `nibbles` of the place it is written in, if this CPU has the features that these are
+/// compiled with. Holding the pointers is the proof that they may be called.
+macro_rules! kernel_if {
+    ($has_features:expr) => {
+        ($has_features).then_some($crate::kernel::Kernel {
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            scan: |query, rows, distances| unsafe { scan(query, rows, distances) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            gather: |query, vectors, picked, distances| unsafe { gather(query, vectors, picked, distances) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            bytes: |query, codes, picked, dots| unsafe { bytes(query, codes, picked, dots) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            nibbles: |query, codes, picked, dots| unsafe { nibbles(query, codes, picked, dots) },
+        })
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

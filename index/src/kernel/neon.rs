@@ -11,29 +11,8 @@ use super::{Kernel, row, scalar};
 
 const LANES: usize = 4;
 
-/// The kernel, if this CPU has the feature. Holding the pointers is the proof that they may be called.
 pub(super) fn detect() -> Option<Kernel> {
-    if !std::arch::is_aarch64_feature_detected!("neon") {
-        return None;
-    }
-    Some(Kernel {
-        scan: |query, rows, distances| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
-            unsafe { scan(query, rows, distances) }
-        },
-        gather: |query, vectors, picked, distances| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
-            unsafe { gather(query, vectors, picked, distances) }
-        },
-        bytes: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
-            unsafe { bytes(query, codes, picked, dots) }
-        },
-        nibbles: |query, codes, picked, dots| {
-            // SAFETY: this closure leaves `detect` only after the feature was seen above.
-            unsafe { nibbles(query, codes, picked, dots) }
-        },
-    })
+    kernel_if!(std::arch::is_aarch64_feature_detected!("neon"))
 }
 
 #[target_feature(enable = "neon")]
