@@ -110,14 +110,12 @@ impl Job {
         let graph = rows.len() >= self.graph_vectors_min.max(2);
         let layout = Layout { dimensions: self.dimensions, graph, sequences: sequences(&self.sources) };
         let stamp = segment::write(&*self.storage, self.number, &rows, layout, stop)?;
-        let stopped = || Error::io(self.storage.path())(io::ErrorKind::Interrupted.into());
-        let stamp = stamp.ok_or_else(stopped)?;
         Segment::open(&*self.storage, self.number, stamp, self.dimensions).map(Some)
     }
 }
 
 /// From the first to the last of the caller's sequence numbers that the vectors are from.
-pub(super) fn sequences(sources: &[Live]) -> [u64; 2] {
+fn sequences(sources: &[Live]) -> [u64; 2] {
     let each = sources.iter().map(|source| source.segment.sequences());
     each.reduce(|all, more| [all[0].min(more[0]), all[1].max(more[1])]).unwrap_or_default()
 }

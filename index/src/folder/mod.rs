@@ -290,7 +290,7 @@ impl Index {
         let after = small.iter().map(|live| live.segment.sequences()[0]).fold(self.sequence(), u64::min);
         let layout = Layout { dimensions: self.options.dimensions, graph: false, sequences: [after, sequence] };
         let never = Stop::default();
-        let Some(stamp) = segment::write(&*self.storage, self.next, &rows, layout, &never)? else { return Ok(None) };
+        let stamp = segment::write(&*self.storage, self.next, &rows, layout, &never)?;
         let segment = Segment::open(&*self.storage, self.next, stamp, self.options.dimensions)?;
         Ok(Some(Live::new(self.next, segment, RoaringBitmap::new())))
     }

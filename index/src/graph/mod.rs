@@ -26,7 +26,7 @@ mod build;
 mod tests;
 
 pub(crate) use beam::{Entry, Scratch, Trust, Trusted};
-pub(crate) use build::{build, put_widths};
+pub(crate) use build::build;
 
 use std::ops::Range;
 
@@ -35,8 +35,6 @@ use crate::quantiser::{Scorer, code_bytes};
 /// Fills a list that has fewer links than slots.
 const NONE: u32 = u32::MAX;
 const HEAD_BYTES: usize = 64;
-/// Words of the header before the widths.
-const WIDTHS_AT: usize = 4;
 /// How wide the upper layer is searched: just wide enough for a few good rows to begin with below.
 const UPPER_EF: usize = 6;
 /// Rows that a search of the lower layer begins with.
@@ -110,7 +108,7 @@ impl<'a> Graph<'a> {
         let (upper_lists, upper_rows) = words.split_at(upper_links * upper);
         Ok(Self {
             pivots,
-            widths: std::array::from_fn(|at| word(4 * (WIDTHS_AT + at))),
+            widths: std::array::from_fn(|at| word(16 + 4 * at)),
             upper_codes,
             lower: Lists { slots: links, links: lower },
             upper: Lists { slots: upper_links, links: upper_lists },

@@ -24,8 +24,8 @@ fn make(vectors: &[Vec<f32>]) -> Made {
     let quantiser = fit(&slices);
     let mut codes = Vec::new();
     built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
-    let mut section = built.encode(&codes, slices[0].len());
-    section.resize(section.len().next_multiple_of(16), 0);
+    let upper_codes = built.upper_codes(&codes, code_bytes(slices[0].len()));
+    let section = built.graph(&upper_codes).encode([None; Graph::RECALLS.len()]);
     Made { section, codes, quantiser, order: built.order }
 }
 

@@ -181,11 +181,11 @@ pub(super) fn crc(bytes: &[u8; LEN]) -> u32 {
 }
 
 fn u32_at(bytes: &[u8; LEN], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+    u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
 }
 
 fn u64_at(bytes: &[u8; LEN], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
 }
 
 #[cfg(test)]

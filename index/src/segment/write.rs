@@ -4,7 +4,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
 use super::{Row, Stamp, file, widths};
-use crate::graph::{self, Graph};
+use crate::graph;
 use crate::quantiser::{self, Quantiser};
 use crate::stop::{Stop, Stopped};
 use crate::storage::Storage;
@@ -21,22 +21,26 @@ pub(crate) struct Layout {
     pub(crate) sequences: [u64; 2],
 }
 
-/// Writes `rows` to a new file that is durable on return; `None` where it was told to stop.
+/// Writes `rows` to a new file that is durable on return.
 ///
 /// - `rows`: ids ascend, vectors are of one length; fewer than 2³¹ of them.
+///
+/// # Errors
+/// `Io`; of the kind `Interrupted` where it was told to stop.
 pub(crate) fn write(
     storage: &dyn Storage,
     number: u64,
     rows: &[Row<'_>],
     layout: Layout,
     stop: &Stop,
-) -> Result<Option<Stamp>> {
+) -> Result<Stamp> {
     let name = file(number);
+    let path = storage.path().join(&name);
     if rows.len() >= COUNT_MAX {
-        let path = storage.path().join(name);
         return Err(Error::io(&path)(io::Error::other("a segment holds fewer than 2³¹ vectors")));
     }
-    let Ok(content) = Content::new(rows, layout, stop) else { return Ok(None) };
+    let content = Content::new(rows, layout, stop);
+    let content = content.map_err(|Stopped| Error::io(&path)(io::ErrorKind::Interrupted.into()))?;
     let (prepared, stamp) = durable::prepare(storage, &name, |file| {
         let header = content.write(file)?;
         file.seek(SeekFrom::Start(0))?;
@@ -45,7 +49,7 @@ pub(crate) fn write(
         Ok(Stamp { bytes: header.bytes(), crc: header::crc(&encoded) })
     })?;
     prepared.name()?;
-    Ok(Some(stamp))
+    Ok(stamp)
 }
 
 /// The bytes of the sections, or where they come from.
@@ -77,12 +81,10 @@ impl<'a> Content<'a> {
         let quantiser = quantiser::fit(&vectors);
         let mut codes = Vec::with_capacity(quantiser::code_bytes(dimensions) * rows.len());
         rows.iter().for_each(|row| Quantiser::view(&quantiser).encode(row.vector, &mut codes));
-        let mut graph = built.encode(&codes, dimensions);
-        graph.resize(graph.len().next_multiple_of(header::ALIGN as usize / 4), 0);
-        let view = Graph::view(bytemuck::cast_slice(&graph), rows.len(), dimensions);
-        let view = view.expect("a graph section reads back as it was encoded");
-        let widths = widths::measure(&rows, &Quantiser::view(&quantiser), &codes, &view, stop)?;
-        graph::put_widths(&mut graph, widths);
+        let upper_codes = built.upper_codes(&codes, quantiser::code_bytes(dimensions));
+        let graph = built.graph(&upper_codes);
+        let widths = widths::measure(&rows, &Quantiser::view(&quantiser), &codes, &graph, stop)?;
+        let graph = graph.encode(widths);
         let header = Header::new(dimensions as u32, count, sequences, Some(4 * graph.len()));
         Ok(Self { rows, by_id, quantiser, codes, graph, header })
     }

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::beam::beam;
-use super::{Graph, HEAD_BYTES, NONE, SEEDS, Scratch, Trusted, WIDTHS_AT};
+use super::{Graph, HEAD_BYTES, Lists, NONE, SEEDS, Scratch, Trusted};
 use crate::quantiser::code_bytes;
 use crate::stop::{Stop, Stopped};
 
@@ -187,27 +187,42 @@ fn ranks(layer: &Layer) -> Vec<u32> {
 }
 
 impl Built {
-    /// The graph section, as words, without the widths of its header.
+    /// The graph before it is written.
     ///
-    /// - `codes`: of the rows, in their order.
-    pub(crate) fn encode(&self, codes: &[u8], dimensions: usize) -> Vec<u32> {
-        let upper = self.upper_rows.len();
-        let mut out: Vec<u32> = [LOWER.slots, UPPER.slots, upper, PIVOTS.min(upper)].map(|word| word as u32).to_vec();
-        out.resize(HEAD_BYTES / 4, 0);
-        let width = code_bytes(dimensions);
-        for row in &self.upper_rows {
-            let code = &codes[*row as usize * width..][..width];
-            out.extend(code.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
+    /// - `upper_codes`: as [`upper_codes`](Self::upper_codes) gathers them.
+    pub(crate) fn graph<'a>(&'a self, upper_codes: &'a [u8]) -> Graph<'a> {
+        Graph {
+            pivots: PIVOTS.min(self.upper_rows.len()),
+            widths: [NONE; Graph::RECALLS.len()],
+            upper_codes,
+            lower: Lists { slots: LOWER.slots, links: &self.lower },
+            upper: Lists { slots: UPPER.slots, links: &self.upper_lists },
+            upper_rows: &self.upper_rows,
         }
-        for words in [&self.lower, &self.upper_lists, &self.upper_rows] {
-            out.extend_from_slice(words);
-        }
-        out
+    }
+
+    /// Codes of the upper layer's rows.
+    ///
+    /// - `codes`: of all rows, in their order, of `width` bytes each.
+    pub(crate) fn upper_codes(&self, codes: &[u8], width: usize) -> Vec<u8> {
+        self.upper_rows.iter().flat_map(|row| &codes[*row as usize * width..][..width]).copied().collect()
     }
 }
 
-/// Puts widths in the header of a graph section.
-pub(crate) fn put_widths(section: &mut [u32], widths: [Option<u32>; Graph::RECALLS.len()]) {
-    let slots = &mut section[WIDTHS_AT..][..widths.len()];
-    slots.iter_mut().zip(widths).for_each(|(slot, width)| *slot = width.unwrap_or(NONE));
+impl Graph<'_> {
+    /// The graph section, as words, filled up to where the next section may begin.
+    ///
+    /// - `widths`: which reach each of [`RECALLS`](Self::RECALLS).
+    pub(crate) fn encode(&self, widths: [Option<u32>; Graph::RECALLS.len()]) -> Vec<u32> {
+        let sizes = [self.lower.slots, self.upper.slots, self.upper_rows.len(), self.pivots];
+        let mut out: Vec<u32> = sizes.map(|size| size as u32).to_vec();
+        out.extend(widths.map(|width| width.unwrap_or(NONE)));
+        out.resize(HEAD_BYTES / 4, 0);
+        out.extend(self.upper_codes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
+        for words in [self.lower.links, self.upper.links, self.upper_rows] {
+            out.extend_from_slice(words);
+        }
+        out.resize(out.len().next_multiple_of(HEAD_BYTES / 4), 0);
+        out
+    }
 }

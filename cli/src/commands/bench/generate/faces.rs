@@ -26,14 +26,14 @@ pub(super) fn make(count: usize) -> Vec<f32> {
     // How often each is seen: log-normal.
     let weights: Vec<f32> = (0..PEOPLE).map(|_| (1.1 * normal(&mut rng)).exp()).collect();
     let of = draw(&mut rng, &weights, count);
-    // A few vectors show few of the people, and the rest need not be made.
+    // A few vectors show few of the people, and the rest are made of nothing.
     let mut seen = vec![false; PEOPLE];
     of.iter().for_each(|person| seen[*person] = true);
-    let people: Vec<Option<(Vec<f32>, f32)>> =
-        seen.par_iter().enumerate().map(|(at, seen)| seen.then(|| person(at, &of_people))).collect();
+    let made = |(at, seen): (usize, &bool)| if *seen { person(at, &of_people) } else { Default::default() };
+    let people: Vec<(Vec<f32>, f32)> = seen.par_iter().enumerate().map(made).collect();
     let face = |(at, of): (usize, &usize)| {
         let mut rng = ChaCha8Rng::seed_from_u64(SEED + 1 + at as u64);
-        let (centre, varies) = people[*of].as_ref().expect("everybody who is seen was made");
+        let (centre, varies) = &people[*of];
         let varies = varies * (0.15 * normal(&mut rng)).exp();
         let mut face = centre.clone();
         for factor in of_faces.chunks_exact(DIMENSIONS) {
