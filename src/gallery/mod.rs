@@ -88,9 +88,13 @@ impl Gallery {
     /// Only of storage.
     pub fn settle(&self) -> Result<()> {
         self.flush()?;
-        let settled = self.index.write().unwrap_or_else(PoisonError::into_inner).view_mut().settle();
-        match settled.map_err(Error::from) {
-            Err(error) if is_damaged_index(&error) => self.rebuild_index(&error),
+        let settle =
+            || self.index.write().unwrap_or_else(PoisonError::into_inner).view_mut().settle().map_err(Error::from);
+        match settle() {
+            Err(error) if is_damaged_index(&error) => {
+                self.rebuild_index(&error)?;
+                settle()
+            }
             settled => settled,
         }
     }
