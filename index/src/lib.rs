@@ -56,7 +56,7 @@ pub struct Options {
     /// Segments with fewer vectors than this get no graph: they are scanned, exactly. Every search scans as many at most, which takes about 25
     /// microseconds for 1,000. Holds for segments written from now on.
     pub graph_vectors_min: usize,
-    /// Segments are not merged to ones with more vectors than this, since a merge needs about 400 bytes of memory for each at 128
+    /// Segments are not merged to ones with more vectors than this, since a merge needs about 700 bytes of memory for each at 128
     /// dimensions. What is sealed at once stays together.
     pub merged_vectors_max: usize,
     /// Threads that a merge works with; 0 for as many as there are cores.

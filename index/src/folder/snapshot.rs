@@ -80,24 +80,13 @@ impl Snapshot {
         Ok(sorted.map(|found| Neighbor { id: found.key, distance: found.distance }).collect())
     }
 
-    /// The answers to many queries, in their order: by all threads, and queries that begin at one place of the graph after each other, so that
-    /// they find in the cache what the one before has read.
+    /// The answers to many queries, in their order, by all threads.
     ///
     /// # Errors
     /// Those of [`search`](Self::search), of the first query that has any.
     pub fn search_batch(&self, queries: &[&[f32]], search: &Search<'_>) -> Result<Vec<Vec<Neighbor>>> {
         queries.iter().try_for_each(|query| self.check(query))?;
-        let largest = self.segments.iter().max_by_key(|live| live.segment.count());
-        let mut order: Vec<(u32, usize)> = queries
-            .par_iter()
-            .enumerate()
-            .map(|(at, query)| (largest.map_or(0, |live| live.segment.place_of(query)), at))
-            .collect();
-        order.par_sort_unstable();
-        let mut answers: Vec<(usize, Vec<Neighbor>)> =
-            order.par_iter().map(|(_, at)| Ok((*at, self.search(queries[*at], search)?))).collect::<Result<_>>()?;
-        answers.par_sort_unstable_by_key(|(at, _)| *at);
-        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+        queries.par_iter().map(|query| self.search(query, search)).collect()
     }
 
     /// The k-nearest-neighbour graph: for every id its neighbours without itself, in no particular order of ids.

@@ -135,12 +135,6 @@ impl<'a> Graph<'a> {
         (width != NONE).then(|| (width as usize).saturating_mul(k.div_ceil(Self::MEASURED_K).max(1)))
     }
 
-    /// The pivot that a search begins at.
-    pub(crate) fn place_of(&self, query: &[i8]) -> u32 {
-        let pivot = Scratch::default().best_of_first(&Scorer::nibbles(query, self.upper_codes), self.pivots);
-        self.upper_rows[pivot as usize]
-    }
-
     /// The rows that are most like the query, as far as links lead to them: at most `ef`, best first.
     ///
     /// - `query`: as the quantiser of `codes` makes it; `codes`: of every row.

@@ -1,7 +1,7 @@
 //! The nearest of what a walk found, by their vectors.
 //!
 //! A walk puts rows in the order of their codes, and the nearest are most likely the first of these. How far down the last of them is depends on
-//! the vectors: for embeddings of faces the first two dozen hold the nearest ten, for others it takes a hundred. So the error of the codes is
+//! the vectors, and by how much their codes are wrong. So the error of the codes is
 //! measured on the rows that were compared, and more are for as long as that error could make one of them an answer.
 
 use crate::graph::Entry;

@@ -13,8 +13,8 @@ use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::{Effort, Result, Search, scan};
 
-/// Vectors that a scan compares in the time that a walk takes for one row of its width: measured on 100,000 face-like vectors, where a walk takes
-/// .6 microseconds for that and a scan .06 for a vector that is allowed, or .1 where these don't fit in the cache.
+/// Vectors that a scan compares in the time that a walk takes for one row of its width: between 6, where these don't fit in the cache, and 10, as
+/// `vultus bench ann --generate faces --allow .5,.2,.1,.05` measures it.
 const VECTORS_PER_WIDTH: u64 = 8;
 
 /// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
@@ -105,13 +105,6 @@ impl Segment {
             }
         }
         Ok(())
-    }
-
-    /// A number that is alike for queries whose walks begin at the same place.
-    pub(crate) fn place_of(&self, query: &[f32]) -> u32 {
-        // A segment that is scanned, or damaged, has one place.
-        let (true, Ok(quantiser), Ok(graph)) = (self.has_graph(), self.quantiser(), self.graph()) else { return 0 };
-        graph.place_of(&quantiser.query(query).0)
     }
 
     /// `None` where no row counts.
