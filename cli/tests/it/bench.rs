@@ -60,7 +60,17 @@ fn recall_grows_with_the_beam_and_comes_near_one() {
         &folder,
         &["ann", "--generate", "faces", "--count", "20500", "--queries", "100", "--rounds", "1", "--ef", "160,10,40,3"]
             .into_iter()
-            .chain(["--json", "--out", "faces.json", "--plot", "faces.svg", "--folder", "index"])
+            .chain([
+                "--json",
+                "--out",
+                "faces.json",
+                "--plot",
+                "faces.svg",
+                "--folder",
+                "index",
+                "--allow",
+                "0.5,0.001",
+            ])
             .collect::<Vec<_>>(),
     );
     let report: Value = serde_json::from_str(&text).unwrap();
@@ -73,6 +83,10 @@ fn recall_grows_with_the_beam_and_comes_near_one() {
         assert!(latencies[0] > 0.0 && latencies.is_sorted() && point["queries_per_second"].as_f64().unwrap() > 0.0);
     }
     assert_eq!((&report["vectors"], &report["dimensions"], &report["k"]), (&json!(20500), &json!(128), &json!(10)));
+    let filters = report["filters"].as_array().unwrap();
+    assert_eq!((&filters[0]["allowed"], &filters[1]["allowed"]), (&json!(10250), &json!(20)));
+    assert_eq!(filters[1]["recall"], json!(1.0), "so few are all compared");
+    assert!(filters[0]["recall"].as_f64().unwrap() > 0.95 && filters[0]["microseconds"].as_f64().unwrap() > 0.0);
     let bytes: u64 =
         fs::read_dir(folder.path().join("index")).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
     assert_eq!(report["index_bytes"], bytes);
@@ -87,6 +101,8 @@ fn recall_grows_with_the_beam_and_comes_near_one() {
     let plot = fs::read_to_string(folder.path().join("faces.svg")).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains("recall") && plot.contains("p99") && !plot.contains("NaN"));
 
+    let output = attempt(&folder, &["ann", "--generate", "faces", "--count", "10", "--allow", "0.5,1.5"]);
+    assert!(stderr(&output).contains("--allow: expected shares above 0, up to 1"), "{}", stderr(&output));
     let output = attempt(&folder, &["ann", "--generate", "faces", "--count", "10", "--folder", "index"]);
     assert!(stderr(&output).contains("index: expected a new folder, or an empty one"), "{}", stderr(&output));
 }
@@ -229,4 +245,23 @@ fn a_harness_that_asks_line_by_line_is_answered_and_told_what_is_wrong() {
     writeln!(input, "what?").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(stderr(&output).contains("the question can't be read"), "{}", stderr(&output));
+}
+
+#[test]
+fn serving_is_measured_alone_and_while_vectors_are_added() {
+    let folder = folder();
+    let sizes = ["serving", "--generate", "faces", "--count", "2000", "--queries", "20", "--seconds", "1", "--json"];
+    let rates = ["--load", "0.05", "--inserts", "500", "--batch", "20", "--seal-every", "5"];
+    let report: Value = serde_json::from_str(&bench(&folder, &[&sizes[..], &rates[..]].concat())).unwrap();
+    let number = |name: &str| report[name].as_f64().unwrap();
+    assert_eq!(number("vectors_before"), 1000.0);
+    // At most half a second late or early, on a machine that does other things.
+    assert!((1100.0..=2000.0).contains(&number("vectors_after")), "{report}");
+    assert!(number("seals") >= 1.0 && number("p99_ratio") > 0.0 && report["merge_failure"].is_null(), "{report}");
+    for name in ["idle_us", "writing_us"] {
+        let latencies = ["p50", "p95", "p99", "max"].map(|percent| report[name][percent].as_f64().unwrap());
+        assert!(latencies[0] > 0.0 && latencies.is_sorted(), "{report}");
+    }
+    let output = attempt(&folder, &["serving", "--generate", "faces", "--count", "9", "--load", "0"]);
+    assert!(stderr(&output).contains("--load: expected a share above 0, up to 1"), "{}", stderr(&output));
 }

@@ -4,14 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use vultus_index::{Index, Neighbor};
 
 use super::measure::{self, Answers};
 use super::report::{Point, Report};
 use super::source::{Data, Source};
 use super::vectors::Vectors;
-use super::{Common, lines, machine};
+use super::{Common, filters, lines, machine};
 use crate::output;
 
 /// Build an index, and measure recall, queries a second and latencies at each beam width
@@ -36,6 +36,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000),
           default_values_t = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448])]
     ef: Vec<u32>,
+    /// Also ask for the nearest among these shares of the vectors only, as filters do
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    allow: Vec<f64>,
     /// How often all queries are asked at each width
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -51,6 +54,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
+    let is_share = |share: &f64| *share > 0.0 && *share <= 1.0;
+    ensure!(args.allow.iter().all(is_share), "--allow: expected shares above 0, up to 1");
     let Data { name, vectors, queries, neighbors } = args.source.load()?;
     let temporary = tempfile::tempdir().context("a temporary folder for the index")?;
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
@@ -78,6 +83,11 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
         opened,
         given_neighbors_found: given,
         points: points(args, &index, &queries, &truth)?,
+        filters: args
+            .allow
+            .iter()
+            .map(|share| filters::measure(&index, &queries, k, *share))
+            .collect::<Result<_, _>>()?,
     };
     if let Some(path) = &args.out {
         fs::write(path, format!("{}\n", serde_json::to_string_pretty(&report)?))

@@ -1,6 +1,7 @@
 //! `vultus bench`: how fast and how exact is the index, on vectors that anybody has or can make?
 
 mod ann;
+mod filters;
 mod generate;
 mod lines;
 mod machine;

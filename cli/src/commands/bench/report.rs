@@ -4,6 +4,7 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::filters::Filtered;
 use super::measure::{Answers, Built, Opened};
 use crate::output;
 use crate::plot::{self, Axis, Curve, Plot, Scale};
@@ -31,6 +32,9 @@ pub(super) struct Report {
     pub(super) given_neighbors_found: Option<f64>,
     /// One thread, one query after the other; by growing `ef`.
     pub(super) points: Vec<Point>,
+    /// Where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) filters: Vec<Filtered>,
 }
 
 /// What one beam width gives.
@@ -116,6 +120,13 @@ impl Report {
         for Point { ef, recall, queries_per_second, latency_us: Latency { p50, p95, p99, max } } in &self.points {
             let rate = format!("{queries_per_second:.0}");
             writeln!(out, "{ef:>6} {recall:>10.4} {rate:>10} {p50:>8.0} {p95:>8.0} {p99:>8.0} {max:>8.0}")?;
+        }
+        if !self.filters.is_empty() {
+            writeln!(out, "\nwhere a share is allowed: microseconds, and those of comparing with all of it")?;
+            writeln!(out, "{:>8} {:>10} {recall:>10} {:>8} {:>8}", "share", "vectors", "search", "exact")?;
+        }
+        for Filtered { share, allowed, recall, microseconds, exact_microseconds } in &self.filters {
+            writeln!(out, "{share:>8} {allowed:>10} {recall:>10.4} {microseconds:>8.0} {exact_microseconds:>8.0}")?;
         }
         Ok(())
     }
