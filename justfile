@@ -20,6 +20,10 @@ demo:
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
 
+# Look for a damaged index that makes it panic; needs a nightly compiler and `cargo install cargo-fuzz`
+fuzz TARGET *ARGS:
+    cd index && cargo +nightly fuzz run {{TARGET}} {{ARGS}}
+
 # What `check` refuses and a tool can mend
 fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty

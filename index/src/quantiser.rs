@@ -93,10 +93,17 @@ impl<'a> Quantiser<'a> {
     pub(crate) fn query(&self, vector: &[f32]) -> (Vec<i8>, f32) {
         let weights: Vec<f32> = vector.iter().zip(self.step).map(|(x, step)| x * step).collect();
         let largest = weights.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-        let mut bytes: Vec<i8> = weights.iter().map(|x| (x / largest * QUERY_MAX).round() as i8).collect();
+        let mut bytes: Vec<i8> = weights.iter().map(|x| rounded(x / largest * QUERY_MAX) as i8).collect();
         bytes.resize(vector.len().div_ceil(BLOCK) * BLOCK, 0);
         (bytes, largest / QUERY_MAX)
     }
+}
+
+/// To the nearest integer, for small numbers: where the sum lies only integers are floats. Unlike `round` it is no call where a CPU need not have
+/// an instruction for it.
+pub(crate) fn rounded(x: f32) -> f32 {
+    const SHIFT: f32 = 1.5 * (1 << 23) as f32;
+    x + SHIFT - SHIFT
 }
 
 /// Bytes of a row of codes.

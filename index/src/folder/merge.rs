@@ -110,7 +110,9 @@ impl Job {
         let graph = rows.len() >= self.graph_vectors_min.max(2);
         let layout = Layout { dimensions: self.dimensions, graph, sequences: sequences(&self.sources) };
         let stamp = segment::write(&*self.storage, self.number, &rows, layout, stop)?;
-        Segment::open(&*self.storage, self.number, stamp, self.dimensions).map(Some)
+        let segment = Segment::open(&*self.storage, self.number, stamp, self.dimensions)?;
+        segment.warm_up()?;
+        Ok(Some(segment))
     }
 }
 

@@ -13,6 +13,7 @@ mod recover;
 mod scrub;
 mod snapshot;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
 use std::ops::Deref;
@@ -259,7 +260,8 @@ impl Index {
         let kept = kept.into_iter().map(|(_, live)| live);
         // What has nothing left is dropped.
         let kept = kept.filter(|live| live.alive() > 0).chain(busy).cloned();
-        let segments: Vec<Live> = kept.chain(merged).chain(fresh).collect();
+        let mut segments: Vec<Live> = kept.chain(merged).chain(fresh).collect();
+        segments.sort_by_key(|live| Reverse(live.alive()));
 
         // Counted even if this seal fails later on: a number is never used twice.
         self.next = number.map_or(self.next, |number| number + 1);
@@ -292,6 +294,7 @@ impl Index {
         let never = Stop::default();
         let stamp = segment::write(&*self.storage, self.next, &rows, layout, &never)?;
         let segment = Segment::open(&*self.storage, self.next, stamp, self.options.dimensions)?;
+        segment.warm_up()?;
         Ok(Some(Live::new(self.next, segment, RoaringBitmap::new())))
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::nearest::Nearest;
 use crate::scan;
 use crate::segment::Row;
+use crate::sieve::{Query, Sieve};
 
-/// Vectors in one chunk: what a writer copies at most when a snapshot shares its last chunk, and the rows of one scan.
+/// Vectors in one chunk: what a writer copies at most when a snapshot shares its last chunk, and what is searched at once.
 const CHUNK: usize = 256;
 
 /// Vectors in chunks that snapshots share; all chunks but the last are full, so that a search scans long slices.
@@ -20,6 +21,8 @@ struct Chunk {
     /// The id of each row.
     ids: Vec<u64>,
     vectors: Vec<f32>,
+    /// Of all of them; `None` until there are as many as there can be, and once one of them changed.
+    sieve: Option<Sieve>,
 }
 
 impl Pending {
@@ -30,12 +33,16 @@ impl Pending {
         if let Some(chunk) = self.chunks.last_mut().map(Arc::make_mut) {
             chunk.ids.push(id);
             chunk.vectors.extend_from_slice(vector);
+            if chunk.ids.len() == CHUNK {
+                chunk.sieve = Some(Sieve::new(&chunk.vectors, vector.len()));
+            }
         }
     }
 
     /// Replaces the vector in a row.
     pub(super) fn set(&mut self, row: usize, vector: &[f32]) {
         let chunk = Arc::make_mut(&mut self.chunks[row / CHUNK]);
+        chunk.sieve = None;
         chunk.vectors[row % CHUNK * vector.len()..][..vector.len()].copy_from_slice(vector);
     }
 
@@ -43,6 +50,7 @@ impl Pending {
     pub(super) fn swap_remove(&mut self, row: usize) -> Option<u64> {
         let last = Arc::make_mut(self.chunks.last_mut()?);
         let id = last.ids.pop()?;
+        last.sieve = None;
         let dimensions = last.vectors.len() / (last.ids.len() + 1);
         let vector = last.vectors.split_off(last.ids.len() * dimensions);
         if last.ids.is_empty() {
@@ -73,9 +81,13 @@ impl Pending {
     }
 
     /// Offers every vector that is allowed.
-    pub(super) fn search(&self, query: &[f32], is_allowed: impl Fn(u64) -> bool, nearest: &mut Nearest) {
+    pub(super) fn search(&self, query: &Query<'_>, is_allowed: impl Fn(u64) -> bool, nearest: &mut Nearest) {
         for chunk in &self.chunks {
-            scan::every_row(query, &chunk.vectors, nearest, |row| Some(chunk.ids[row]).filter(|id| is_allowed(*id)));
+            let key = |row: usize| Some(chunk.ids[row]).filter(|id| is_allowed(*id));
+            match &chunk.sieve {
+                Some(sieve) => sieve.search(query, &chunk.vectors, nearest, key),
+                None => scan::every_row(query.vector, &chunk.vectors, nearest, key),
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Which segments are written anew, and when.
 //!
 //! A seal writes what is pending at once, with small segments that have no graph; what a seal leaves is merged in the background. A vector is
-//! written again when its segment is merged with others of its size, so it is written about as often as the index doubles, and an index
-//! of n vectors has about log₂(n / graph_vectors_min) segments with graphs, and as few without.
+//! written again when its segment is merged with others of up to four times its size, so it is written a few times for each time that the
+//! index grows fourfold, and an index of n vectors has about log₄(n / graph_vectors_min) segments with graphs, and a few without.
 
 /// A segment is written anew once more than this share of it is deleted: dead rows slow every scan and every walk.
 const DELETED_SHARE_MAX: f64 = 0.25;
+
+/// A segment waits until what is new is this share of it: every segment more is walked by every search, and every merge costs as much as it writes.
+const MERGED_WITH: usize = 4;
 
 /// What the plan needs to know of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +54,7 @@ pub(super) fn sealed(sizes: &[Size], pending: usize, bounds: Bounds) -> Vec<usiz
 /// The segments to merge in the background, as places in `sizes`, ascending; none where all is well.
 ///
 /// Those with too many deleted or with damage that can be mended, and all without a graph once they are enough for one; then, smallest first, each that is
-/// smaller than a graph's least or than twice what is merged so far.
+/// smaller than a graph's least or than four times what is merged so far.
 pub(super) fn merged(sizes: &[Size], bounds: Bounds) -> Vec<usize> {
     let possible: Vec<usize> = (0..sizes.len()).filter(|at| sizes[*at].state != State::Lost).collect();
     let without_graph = possible.iter().map(|at| &sizes[*at]).filter(|size| !size.has_graph);
@@ -69,7 +72,7 @@ pub(super) fn merged(sizes: &[Size], bounds: Bounds) -> Vec<usize> {
     others.retain(|at| !taken.contains(at));
     let total = taken.iter().map(|at| sizes[*at].alive).sum();
     absorbed(sizes, others, taken, total, |alive, total| {
-        total > 0 && alive < bounds.graph.max(total.saturating_mul(2)) && fits(alive, total)
+        total > 0 && alive < bounds.graph.max(total.saturating_mul(MERGED_WITH)) && fits(alive, total)
     })
 }
 
@@ -137,14 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_with_a_graph_waits_until_what_is_new_is_half_its_size() {
+    fn a_segment_with_a_graph_waits_until_what_is_new_is_a_fourth_of_its_size() {
         check_merged(&[(1000, 1000), (60, 60), (50, 50)], &[1, 2]);
-        check_merged(&[(200, 200), (60, 60), (50, 50)], &[0, 1, 2]);
+        check_merged(&[(400, 400), (60, 60), (50, 50)], &[0, 1, 2]);
     }
 
     #[test]
     fn a_segment_with_many_deleted_is_written_anew() {
         check_merged(&[(1000, 700), (5000, 5000)], &[0]);
+        check_merged(&[(1000, 700), (2500, 2500)], &[0, 1]);
     }
 
     #[test]

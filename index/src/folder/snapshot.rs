@@ -13,6 +13,7 @@ use super::live::Live;
 use super::pending::Pending;
 use crate::graph::Scratch;
 use crate::nearest::Nearest;
+use crate::sieve::Query;
 use crate::{Error, Neighbor, Result, Search};
 
 /// A vector is of unit length when its squared length is this close to 1: what rounding in `f32` leaves, and some.
@@ -29,6 +30,7 @@ pub struct Snapshot {
     pub(super) dimensions: usize,
     pub(super) generation: u64,
     pub(super) sequence: u64,
+    /// Largest first: where most of the neighbours are is known before the others are asked.
     pub(super) segments: Vec<Live>,
     pub(super) pending: Pending,
 }
@@ -69,13 +71,16 @@ impl Snapshot {
         if search.k == 0 {
             return Ok(Vec::new());
         }
+        let count = self.count();
+        let query = Query::new(query);
         SCRATCH.with_borrow_mut(|scratch| {
-            self.segments
-                .iter()
-                .try_for_each(|live| live.segment.search(query, search, &live.deleted, scratch, &mut nearest))
+            self.segments.iter().try_for_each(|live| {
+                let share = live.alive() as f64 / count as f64;
+                live.segment.search(&query, search, share, &live.deleted, scratch, &mut nearest)
+            })
         })?;
         let is_allowed = |id| search.allowed.is_none_or(|allowed| allowed.contains(id));
-        self.pending.search(query, is_allowed, &mut nearest);
+        self.pending.search(&query, is_allowed, &mut nearest);
         let sorted = nearest.into_sorted().into_iter();
         Ok(sorted.map(|found| Neighbor { id: found.key, distance: found.distance }).collect())
     }

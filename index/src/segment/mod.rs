@@ -18,10 +18,14 @@ use header::{Header, LEN, Sections};
 
 use crate::graph::Graph;
 use crate::quantiser::Quantiser;
+use crate::sieve::Sieve;
 use crate::storage::Storage;
 use crate::{Error, Result};
 
 pub(crate) use write::{Layout, write};
+
+/// A sieve takes half a microsecond and 128 bytes or more for each row. A larger segment is one that is about to get a graph.
+const SIEVE_ROWS_MAX: usize = 1 << 15;
 
 /// A segment file, to be read in place.
 pub(crate) struct Segment {
@@ -33,6 +37,8 @@ pub(crate) struct Segment {
     bytes: Checked,
     /// Whether the ids are in order, once somebody asked.
     ids_are_sound: OnceLock<bool>,
+    /// Of all rows, where there is no graph and somebody asked.
+    sieve: OnceLock<Sieve>,
 }
 
 /// What a manifest says about a segment file: enough to tell any other file from it.
@@ -86,12 +92,22 @@ impl Segment {
             return Err(corrupt("the checksum of the checksums is wrong"));
         }
         let bytes = Checked::new(bytes, sections.checks.clone());
-        Ok(Self { path, header, sections, stamp, bytes, ids_are_sound: OnceLock::new() })
+        Ok(Self { path, header, sections, stamp, bytes, ids_are_sound: OnceLock::new(), sieve: OnceLock::new() })
     }
 
     /// Compares every block with its checksum that nobody read before; `between` is asked after each whether to go on.
     pub(crate) fn check(&self, between: impl FnMut() -> bool) {
         self.bytes.check_all(between);
+    }
+
+    /// Reads all of it once, so that no search is the first to: for a file that was just written.
+    ///
+    /// # Errors
+    /// `Corrupt` where what was written is not what is read.
+    pub(crate) fn warm_up(&self) -> Result<()> {
+        self.check(|| true);
+        self.ids()?;
+        self.sieve().map(drop)
     }
 
     /// What is known to be damaged, in words; empty where nothing is.
@@ -153,6 +169,15 @@ impl Segment {
     /// One vector for each row.
     pub(crate) fn vectors(&self) -> Result<&[f32]> {
         Ok(bytemuck::cast_slice(self.get(&self.sections.vectors)?))
+    }
+
+    /// What rules out most rows of a small segment without a graph; made the first time that it is asked for.
+    pub(crate) fn sieve(&self) -> Result<Option<&Sieve>> {
+        if self.has_graph() || self.count() > SIEVE_ROWS_MAX {
+            return Ok(None);
+        }
+        let vectors = self.vectors()?;
+        Ok(Some(self.sieve.get_or_init(|| Sieve::new(vectors, self.header.dimensions as usize))))
     }
 
     /// Panics where there is no such row.

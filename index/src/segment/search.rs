@@ -3,6 +3,9 @@
 //! A walk compares codes; of the rows that it finds, the first that may be returned are compared once more by their vectors. The fewer of the
 //! rows may be returned, the wider the walk must be to meet enough of them. A scan of the allowed rows compares each of them once. Where a walk
 //! was expected to be shorter and yet met too few, the scan answers: no filter is too narrow, or too far away, to be answered in full.
+//!
+//! A segment that is a small share of the index is not likely to have many of the neighbours, and is walked the less wide; once more, and as wide
+//! as the others, where it has more than that.
 
 use roaring::{RoaringBitmap, RoaringTreemap};
 
@@ -11,11 +14,15 @@ use super::rerank::rerank;
 use super::{Ids, Segment};
 use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
 use crate::nearest::{Found, Nearest};
+use crate::sieve::Query;
 use crate::{Effort, Result, Search, scan};
 
 /// Vectors that a scan compares in the time that a walk takes for one row of its width: between 6, where these don't fit in the cache, and 10, as
 /// `vultus bench ann --generate faces --allow .5,.2,.1,.05` measures it.
 const VECTORS_PER_WIDTH: u64 = 8;
+
+/// No walk is narrower because its segment is small: it would get lost.
+const WIDTH_MIN: usize = 8;
 
 /// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
 struct Unseen<'a> {
@@ -63,12 +70,15 @@ impl Segment {
     /// Offers the rows that are allowed and not deleted, under their ids: all of them where the search is exact, the nearest
     /// otherwise.
     ///
+    /// - `share`: of all vectors of the index that are in this segment; `nearest`: holds what larger segments had to offer.
+    ///
     /// # Errors
     /// `Corrupt` where the ids or vectors that it needs are; codes and links are only ways to find these, and a scan replaces them.
     pub(crate) fn search(
         &self,
-        query: &[f32],
+        query: &Query<'_>,
         search: &Search<'_>,
+        share: f64,
         deleted: &RoaringBitmap,
         scratch: &mut Scratch,
         nearest: &mut Nearest,
@@ -79,9 +89,9 @@ impl Segment {
         if let Some(graph) = graph
             && let Some(width) = width_of(&graph, search)
         {
-            let walk = Walk { segment: self, graph, query, width, eligible: &eligible };
+            let walk = Walk { segment: self, graph, query: query.vector, width, eligible: &eligible };
             let found = match search.within {
-                None => walk.nearest(search.k, scratch)?,
+                None => walk.nearest_of_share(search.k, share, nearest.bound(), scratch)?,
                 Some(within) => walk.within(within, search.k, scratch)?,
             };
             if let Some(found) = found {
@@ -94,14 +104,17 @@ impl Segment {
         match eligible.allowed {
             Some((allowed, ids)) if eligible.count < self.count() as u64 / 2 => {
                 let rows: Vec<u32> = ids.rows_of(allowed).filter(|row| !deleted.contains(*row)).collect();
-                self.compare(query, &rows)?.into_iter().for_each(|found| {
+                self.compare(query.vector, &rows)?.into_iter().for_each(|found| {
                     nearest.offer(found);
                 });
             }
             _ => {
                 let ids = self.ids()?.ids;
                 let key = |row: usize| eligible.contains(row as u32).then(|| ids[row]);
-                scan::every_row(query, self.vectors()?, nearest, key);
+                match self.sieve()? {
+                    Some(sieve) => sieve.search(query, self.vectors()?, nearest, key),
+                    None => scan::every_row(query.vector, self.vectors()?, nearest, key),
+                }
             }
         }
         Ok(())
@@ -140,6 +153,7 @@ impl Segment {
 }
 
 /// A way to the nearest rows that count.
+#[derive(Clone, Copy)]
 struct Walk<'a> {
     segment: &'a Segment,
     graph: Graph<'a>,
@@ -150,6 +164,21 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// As [`nearest`](Self::nearest), or as many as a share of the rows is likely to have, unless all of these are within a distance.
+    fn nearest_of_share(&self, k: usize, share: f64, within: f32, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
+        let likely = likely(k, share);
+        if likely < k && self.eligible.allowed.is_none() {
+            // In 128 bits, since both are the caller's.
+            let narrower = (self.width as u128 * likely as u128).div_ceil(k as u128) as usize;
+            let width = narrower.max(likely).max(WIDTH_MIN.min(self.width));
+            let found = Walk { width, ..*self }.nearest(likely, scratch)?;
+            if found.as_ref().is_some_and(|found| found.iter().any(|found| found.distance > within)) {
+                return Ok(found);
+            }
+        }
+        self.nearest(k, scratch)
+    }
+
     /// The `k` nearest; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
     fn nearest(&self, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
         let Some(ef) = self.ef(self.width) else { return Ok(None) };
@@ -244,6 +273,13 @@ fn width_of(graph: &Graph<'_>, search: &Search<'_>) -> Option<usize> {
     Some(width.max(k).max(1))
 }
 
+/// How many of `k` neighbours a share of all vectors hardly ever has more than, if they are where they are by chance: two standard deviations
+/// above the mean of a Poisson distribution.
+fn likely(k: usize, share: f64) -> usize {
+    let mean = k as f64 * share;
+    ((mean + 2.0 * mean.sqrt()).ceil() as usize).saturating_add(1).min(k)
+}
+
 /// How wide a walk must be to meet as many rows that count as a walk of `ef` meets of all; `None` where a scan of those that count is expected to
 /// take less.
 fn walk_ef(ef: u64, eligible: u64, count: u64) -> Option<usize> {
@@ -282,6 +318,13 @@ mod tests {
             let ids: Vec<u64> = ids.into_iter().collect();
             prop_assert_eq!(gallop(ids.len(), |at| ids[at] < id), ids.partition_point(|found| *found < id));
         }
+    }
+
+    #[test]
+    fn a_share_of_the_vectors_has_few_more_neighbours_than_its_share() {
+        assert_eq!([0.0, 0.001, 0.1, 0.5, 1.0].map(|share| likely(10, share)), [1, 2, 4, 10, 10]);
+        assert_eq!(likely(100, 0.25), 36);
+        assert_eq!(likely(usize::MAX, 1.0), usize::MAX);
     }
 
     #[test]

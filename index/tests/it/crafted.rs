@@ -23,7 +23,7 @@ fn small() -> Options {
     options(DIMENSIONS, 300)
 }
 
-/// A manifest, a segment with a graph and one without.
+/// A segment with a graph, one without, and the manifest.
 static FILES: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
     let folder = Simulated::default();
     let mut index = Index::open_in(folder.clone(), small()).unwrap();
@@ -76,7 +76,7 @@ fn reseal(files: &mut BTreeMap<String, Vec<u8>>) {
 }
 
 /// Asks everything there is to ask.
-fn use_it(folder: &Simulated) -> bool {
+pub(crate) fn use_it(folder: &Simulated) -> bool {
     let Ok(mut index) = Index::open_in(folder.clone(), small()) else { return false };
     let efforts = [Effort::Exact, Effort::Width(1), Effort::Width(50), Effort::Recall(0.9)];
     let allowed: roaring::RoaringTreemap = (0..300).collect();
@@ -102,25 +102,47 @@ fn resealing_changes_nothing_in_a_good_folder() {
     assert_eq!(files, *FILES);
 }
 
-/// Changes some words of one file, often near its head, and makes the checksums fit.
+/// The good folder with words of one file changed, and the checksums made to fit.
+///
+/// - `edits`: words, of which there are as many as it takes, and what they become.
+pub(crate) fn edited(which: usize, edits: impl Iterator<Item = (usize, u32)>) -> Simulated {
+    let mut files = FILES.clone();
+    let count = files.len();
+    let bytes = files.values_mut().nth(which % count).unwrap();
+    for (word, value) in edits {
+        let at = word * 4 % bytes.len().next_multiple_of(4);
+        let end = bytes.len().min(at + 4);
+        bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
+    }
+    reseal(&mut files);
+    Simulated::with(files)
+}
+
+/// Changes some words, often near a head, to values that are near something.
 fn crafted(seed: u64) -> Simulated {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut files = FILES.clone();
-    let bytes = files.values_mut().nth(random.random_range(0..3)).unwrap();
-    for _ in 0..random.random_range(1..12) {
-        let span = if random.random_range(0..4) == 0 { bytes.len().min(200) } else { bytes.len() };
-        // Whole words, which counts and rows are, with values that are near something.
-        let at = random.random_range(0..span) / 4 * 4;
-        let value: u32 = match random.random_range(0..4) {
+    let which = random.random_range(0..3);
+    let count = random.random_range(1..12);
+    let edits = (0..count).map(|_| {
+        let span = if random.random_range(0..4) == 0 { 50 } else { 10_000 };
+        let value = match random.random_range(0..4) {
             0 => random.random(),
             1 => u32::MAX - random.random_range(0..3),
             2 => random.random_range(0..500),
             _ => 0,
         };
-        let end = bytes.len().min(at + 4);
-        bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
+        (random.random_range(0..span), value)
+    });
+    edited(which, edits)
+}
+
+/// The good folder with other bytes in the place of a file, and the checksums made to fit.
+pub(crate) fn with_file(which: usize, bytes: &[u8]) -> Simulated {
+    let mut files = FILES.clone();
+    *files.values_mut().nth(which).unwrap() = bytes.to_vec();
+    if files["manifest"].len() >= 4 {
+        reseal(&mut files);
     }
-    reseal(&mut files);
     Simulated::with(files)
 }
 
@@ -138,7 +160,8 @@ proptest! {
     #[test]
     fn any_bytes_in_the_place_of_a_file_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), which in 0usize..3) {
         let mut files = FILES.clone();
-        *files.values_mut().nth(which).unwrap() = bytes;
+        *files.values_mut().nth(which).unwrap() = bytes.clone();
         prop_assert!(!use_it(&Simulated::with(files)));
+        use_it(&with_file(which, &bytes));
     }
 }

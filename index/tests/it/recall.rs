@@ -68,6 +68,24 @@ fn the_graph_finds_what_an_exact_search_finds() {
 }
 
 #[test]
+fn a_small_segment_that_has_all_of_the_neighbours_is_walked_as_wide_as_a_large_one() {
+    let folder = tempdir().unwrap();
+    let (mut index, _, of_all) = indexed(folder.path(), 6_000);
+    // People who are new: too few of them to be merged with the others.
+    let mut new = clustered(99, 700, DIMENSIONS);
+    let of_new = new.split_off(600);
+    new.iter().zip(6_000..).for_each(|(vector, id)| index.add(id, vector).unwrap());
+    index.seal(2).unwrap();
+    index.settle().unwrap();
+    assert_eq!(index.merges(), 2, "of each of the two");
+    let search = Search { effort: Effort::Width(40), ..Search::default() };
+    let found = recall(&index, &of_new, &search);
+    assert!(found >= 0.97, "recall {found} of new people");
+    let found = recall(&index, &of_all, &search);
+    assert!(found >= 0.97, "recall {found} of the people before");
+}
+
+#[test]
 fn a_filter_of_any_width_is_answered_in_full() {
     let folder = tempdir().unwrap();
     let (index, _, queries) = indexed(folder.path(), 2_000);

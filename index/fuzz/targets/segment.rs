@@ -1,0 +1,13 @@
+//! Any bytes in the place of the segment of a good folder, with checksums that fit.
+#![no_main]
+
+#[path = "../../tests/it/crafted.rs"]
+mod crafted;
+#[path = "../../tests/it/data.rs"]
+mod data;
+#[path = "../../tests/it/simulated.rs"]
+mod simulated;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    crafted::use_it(&crafted::with_file(0, bytes));
+});
