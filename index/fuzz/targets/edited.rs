@@ -1,5 +1,6 @@
 //! A good folder with some words of one file changed, and all checksums made to fit.
 #![no_main]
+#![allow(dead_code, reason = "tests use more of what is shared with them")]
 
 #[path = "../../tests/it/crafted.rs"]
 mod crafted;

@@ -1,5 +1,6 @@
 //! Any bytes in the place of the manifest of a good folder, with checksums that fit.
 #![no_main]
+#![allow(dead_code, reason = "tests use more of what is shared with them")]
 
 #[path = "../../tests/it/crafted.rs"]
 mod crafted;
