@@ -24,7 +24,7 @@ use crate::{Error, Result};
 
 pub(crate) use write::{Layout, write};
 
-/// A sieve takes half a microsecond and 128 bytes or more for each row. A larger segment is one that is about to get a graph.
+/// A sieve takes time to make, and 128 bytes or more for each row. A larger segment is one that is about to get a graph.
 const SIEVE_ROWS_MAX: usize = 1 << 15;
 
 /// A segment file, to be read in place.

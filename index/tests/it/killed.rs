@@ -26,11 +26,8 @@ fn step(sequence: u64) -> (Vec<(u64, Vec<f32>)>, u64) {
     (added.chain([replaced]).collect(), (10 * sequence).saturating_sub(25))
 }
 
-#[test]
-#[ignore = "runs until it is killed: `what_was_sealed_outlives_its_process` starts it"]
-fn writes_until_it_is_killed() {
-    let Some(folder) = std::env::var_os(FOLDER) else { return };
-    let mut index = open(folder.as_ref());
+fn write_until_it_is_killed(folder: &Path) -> ! {
+    let mut index = open(folder);
     loop {
         let sequence = index.sequence() + 1;
         let (added, removed) = step(sequence);
@@ -44,12 +41,16 @@ fn writes_until_it_is_killed() {
 
 #[test]
 fn what_was_sealed_outlives_its_process() {
+    // It starts itself, to be killed.
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        write_until_it_is_killed(folder.as_ref());
+    }
     let folder = tempdir().unwrap();
     let mut expected = BTreeMap::new();
     let (mut known, mut merges) = (0, 0);
     for round in 0..20u32 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::writes_until_it_is_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "killed::what_was_sealed_outlives_its_process", "--nocapture"])
             .env(FOLDER, folder.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,4 +1,4 @@
-//! Any bytes in the place of the segment of a good folder, with checksums that fit.
+//! Any bytes in the place of one file of a good folder, with checksums that fit.
 #![no_main]
 #![allow(dead_code, reason = "tests use more of what is shared with them")]
 
@@ -9,6 +9,7 @@ mod data;
 #[path = "../../tests/it/simulated.rs"]
 mod simulated;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    crafted::use_it(&crafted::with_file(0, bytes));
+libfuzzer_sys::fuzz_target!(|replaced: (u8, &[u8])| {
+    let (which, bytes) = replaced;
+    crafted::use_it(&crafted::with_file(usize::from(which) % 3, bytes));
 });
