@@ -19,6 +19,7 @@
 //! ```
 
 mod error;
+mod fine;
 mod folder;
 mod graph;
 #[expect(unsafe_code, reason = "SIMD")]
@@ -49,6 +50,20 @@ pub struct Neighbor {
     pub distance: f32,
 }
 
+/// What a segment with a graph keeps of its vectors, to compare them by once codes found them. Bytes are those at 128 dimensions; codes, links and
+/// ids take some 205 more, in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// 512 bytes: vectors as they were added.
+    #[default]
+    F32,
+    /// 256 bytes: the upper half of each float. Distances are off by about a thousandth.
+    Bf16,
+    /// 48 bytes: three bits for each number, beside the four that are its code. For owners who have the vectors elsewhere: what is read is near what
+    /// was added, and a merge reads what the last one wrote.
+    Codes,
+}
+
 /// How an index is laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -57,8 +72,11 @@ pub struct Options {
     /// Segments with fewer vectors than this get no graph: they are scanned, exactly. Every search scans as many, or a few
     /// times as many while a merge is on, which takes about 4.5 microseconds for 1,000. Holds for segments written from now on.
     pub graph_vectors_min: usize,
+    /// What is kept of vectors in segments with a graph; all of them in others, and in memory. Holds for segments written from now on: one folder
+    /// may have several kinds.
+    pub kept: Kept,
     /// Segments are not merged to ones with more vectors than this, since a merge needs about 700 bytes of memory for each at 128
-    /// dimensions. What is sealed at once stays together.
+    /// dimensions, 1,200 where it reads others than `Kept::F32`. What is sealed at once stays together.
     pub merged_vectors_max: usize,
     /// Threads that a merge works with; 0 for as many as there are cores.
     pub merge_threads: usize,
@@ -66,7 +84,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dimensions: 128, graph_vectors_min: 2_048, merged_vectors_max: 10_000_000, merge_threads: 0 }
+        Self {
+            dimensions: 128,
+            graph_vectors_min: 2_048,
+            kept: Kept::F32,
+            merged_vectors_max: 10_000_000,
+            merge_threads: 0,
+        }
     }
 }
 

@@ -11,13 +11,14 @@ use rayon::prelude::*;
 use crate::kernel::{Dots, best};
 
 /// Levels that a number is rounded to.
-const LEVELS: f32 = 16.0;
+pub(crate) const LEVELS: usize = 16;
+const HIGHEST: f32 = (LEVELS - 1) as f32;
 /// Vectors that levels are chosen for.
 const SAMPLE: usize = 2048;
 /// Shares of the numbers that may lie beyond the outermost levels, on each side.
 const TAILS: [f64; 6] = [0.0, 0.001, 0.003, 0.006, 0.015, 0.04];
 /// Dimensions of one block of codes.
-const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 /// What the largest number of a query becomes.
 const QUERY_MAX: f32 = 127.0;
 
@@ -55,9 +56,9 @@ fn best_levels(sorted: &[f32]) -> [f32; 2] {
     let quantile = |share: f64| sorted[(share * (sorted.len() - 1) as f64).round() as usize];
     let tried = TAILS.iter().flat_map(|low| TAILS.map(|high| [quantile(*low), quantile(1.0 - high)]));
     // A dimension that does not vary has one level, give or take.
-    let levels = tried.map(|[low, high]| [low, ((high - low) / (LEVELS - 1.0)).max(f32::MIN_POSITIVE)]);
+    let levels = tried.map(|[low, high]| [low, ((high - low) / HIGHEST).max(f32::MIN_POSITIVE)]);
     let error = |&[lowest, step]: &[f32; 2]| -> f64 {
-        let error = |x: &f32| x - (lowest + step * ((x - lowest) / step).round().clamp(0.0, LEVELS - 1.0));
+        let error = |x: &f32| x - (lowest + step * ((x - lowest) / step).round().clamp(0.0, HIGHEST));
         sorted.iter().map(|x| f64::from(x * error(x)).powi(2)).sum()
     };
     let errors = levels.map(|levels| (error(&levels), levels));
@@ -74,6 +75,16 @@ impl<'a> Quantiser<'a> {
     /// Whether every code means a number.
     pub(crate) fn is_sound(&self) -> bool {
         self.lowest.iter().all(|x| x.is_finite()) && self.step.iter().all(|x| x.is_finite() && *x > 0.0)
+    }
+
+    /// How many steps a number is above the lowest level.
+    pub(crate) fn place(&self, dimension: usize, x: f32) -> f32 {
+        (x - self.lowest[dimension]) / self.step[dimension]
+    }
+
+    /// The number that is so many steps above the lowest level.
+    pub(crate) fn number(&self, dimension: usize, place: f32) -> f32 {
+        self.lowest[dimension] + self.step[dimension] * place
     }
 
     /// Appends the codes of a vector, [`code_bytes`] of them.

@@ -1,4 +1,4 @@
-//! Exact search: the query against every row, or against the rows picked.
+//! Exact search: the query against every row.
 //!
 //! Allocates nothing but the answers: distances are measured block by block into an array on the stack. Whether a row counts
 //! is asked only of rows near enough to be an answer, since asking costs as much as measuring.
@@ -29,11 +29,4 @@ pub(crate) fn every_row(
             }
         }
     }
-}
-
-/// The picked rows of `vectors` under their ids.
-pub(crate) fn picked_rows(query: &[f32], vectors: &[f32], rows: &[u32], ids: &[u64]) -> Vec<Found> {
-    let mut distances = vec![0.0; rows.len()];
-    (kernel::best().gather)(query, vectors, rows, &mut distances);
-    distances.into_iter().zip(ids).map(|(distance, &key)| Found { distance, key }).collect()
 }

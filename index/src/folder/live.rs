@@ -1,5 +1,6 @@
 //! A segment that answers come from, and which of its rows were deleted since it was written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -33,9 +34,15 @@ impl Live {
         Size { count, alive: self.alive(), has_graph: self.segment.has_graph(), state }
     }
 
-    /// Whether it can be written anew: reads all ids and vectors, unless they were read before.
+    /// Whether it can be written anew.
     pub(super) fn is_readable(&self) -> bool {
-        self.segment.ids().is_ok() && self.segment.vectors().is_ok()
+        self.check().is_ok()
+    }
+
+    /// Reads all ids and vectors, unless they were read before.
+    pub(super) fn check(&self) -> Result<()> {
+        self.segment.ids()?;
+        self.segment.check_vectors()
     }
 
     /// Rows that are not deleted.
@@ -54,9 +61,12 @@ impl Live {
     }
 
     /// Adds what is alive.
-    pub(super) fn append_rows<'a>(&'a self, rows: &mut Vec<Row<'a>>) -> Result<()> {
+    ///
+    /// - `vectors`: the segment's, for all rows.
+    pub(super) fn append_rows<'a>(&self, vectors: &'a [f32], rows: &mut Vec<Row<'a>>) -> Result<()> {
+        let dimensions = vectors.len() / self.segment.count().max(1);
         for (id, row) in self.segment.ids()?.from(0).filter(|(_, row)| !self.deleted.contains(*row)) {
-            rows.push(Row { id, vector: self.segment.vector(row)? });
+            rows.push(Row { id, vector: &vectors[row as usize * dimensions..][..dimensions] });
         }
         Ok(())
     }
@@ -68,7 +78,7 @@ impl Live {
         Ok(())
     }
 
-    pub(super) fn vector(&self, id: u64) -> Result<Option<&[f32]>> {
+    pub(super) fn vector(&self, id: u64) -> Result<Option<Cow<'_, [f32]>>> {
         match self.segment.ids()?.row_of(id) {
             Some(row) if !self.deleted.contains(row) => self.segment.vector(row).map(Some),
             _ => Ok(None),

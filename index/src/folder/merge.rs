@@ -4,6 +4,7 @@
 //! index puts the outcome in the place of its sources, at a moment of its own; what was deleted from these meanwhile is deleted from the
 //! outcome then. A merge that was cut off leaves a file without a name, which the next open removes, and is planned again.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,7 +15,7 @@ use super::live::Live;
 use crate::segment::{self, Layout, Row, Segment};
 use crate::stop::Stop;
 use crate::storage::Storage;
-use crate::{Error, Result};
+use crate::{Error, Kept, Result};
 
 /// A merge that is under way, or over.
 pub(super) struct Merge {
@@ -34,6 +35,7 @@ pub(super) struct Job {
     pub(super) number: u64,
     pub(super) dimensions: usize,
     pub(super) graph_vectors_min: usize,
+    pub(super) kept: Kept,
     /// As many as there are where this is zero.
     pub(super) threads: usize,
 }
@@ -101,13 +103,16 @@ impl Job {
     }
 
     fn write(&self, stop: &Stop) -> Result<Option<Segment>> {
+        let vectors = self.sources.iter().map(|source| source.segment.vectors());
+        let vectors: Vec<Cow<'_, [f32]>> = vectors.collect::<Result<_>>()?;
         let mut rows: Vec<Row<'_>> = Vec::new();
-        self.sources.iter().try_for_each(|source| source.append_rows(&mut rows))?;
+        let sources = self.sources.iter().zip(&vectors);
+        sources.into_iter().try_for_each(|(source, vectors)| source.append_rows(vectors, &mut rows))?;
         if rows.is_empty() {
             return Ok(None);
         }
         rows.sort_unstable_by_key(|row| row.id);
-        let graph = rows.len() >= self.graph_vectors_min.max(2);
+        let graph = (rows.len() >= self.graph_vectors_min.max(2)).then_some(self.kept);
         let layout = Layout { dimensions: self.dimensions, graph, sequences: sequences(&self.sources) };
         let stamp = segment::write(&*self.storage, self.number, &rows, layout, stop)?;
         let segment = Segment::open(&*self.storage, self.number, stamp, self.dimensions)?;

@@ -13,6 +13,7 @@ mod recover;
 mod scrub;
 mod snapshot;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -283,14 +284,15 @@ impl Index {
     /// Writes what is pending, and what is alive in some segments, to a new one. `None` where that is nothing.
     fn write_pending<'a>(&'a self, small: impl Iterator<Item = &'a Live>, sequence: u64) -> Result<Option<Live>> {
         let small: Vec<Live> = small.cloned().collect();
+        let vectors: Vec<Cow<'_, [f32]>> = small.iter().map(|live| live.segment.vectors()).collect::<Result<_>>()?;
         let mut rows: Vec<Row<'_>> = self.state.pending.rows().collect();
-        small.iter().try_for_each(|live| live.append_rows(&mut rows))?;
+        small.iter().zip(&vectors).try_for_each(|(live, vectors)| live.append_rows(vectors, &mut rows))?;
         if rows.is_empty() {
             return Ok(None);
         }
         rows.sort_unstable_by_key(|row| row.id);
         let after = small.iter().map(|live| live.segment.sequences()[0]).fold(self.sequence(), u64::min);
-        let layout = Layout { dimensions: self.options.dimensions, graph: false, sequences: [after, sequence] };
+        let layout = Layout { dimensions: self.options.dimensions, graph: None, sequences: [after, sequence] };
         let never = Stop::default();
         let stamp = segment::write(&*self.storage, self.next, &rows, layout, &never)?;
         let segment = Segment::open(&*self.storage, self.next, stamp, self.options.dimensions)?;
@@ -312,6 +314,7 @@ impl Index {
             number,
             dimensions: self.options.dimensions,
             graph_vectors_min: self.options.graph_vectors_min,
+            kept: self.options.kept,
             threads: self.options.merge_threads,
         })?);
         Ok(())

@@ -52,12 +52,11 @@ impl Index {
         for (Entry { number, .. }, reason) in unread {
             lost.push((number, index.lost(number, reason, [0, sequence], None)));
         }
-        let (kept, damaged): (Vec<Live>, Vec<Live>) = std::mem::take(&mut index.state.segments)
-            .into_iter()
-            .partition(|live| live.append_rows(&mut Vec::new()).is_ok());
+        let (kept, damaged): (Vec<Live>, Vec<Live>) =
+            std::mem::take(&mut index.state.segments).into_iter().partition(Live::is_readable);
         index.state.segments = kept;
         for live in damaged {
-            if let Err(reason) = live.append_rows(&mut Vec::new()) {
+            if let Err(reason) = live.check() {
                 let (sequences, alive) = (live.segment.sequences(), live.alive() as u64);
                 lost.push((live.number, index.lost(live.number, reason, sequences, Some(alive))));
             }

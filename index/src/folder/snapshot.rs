@@ -3,6 +3,7 @@
 //! A snapshot shares everything with the index and with other snapshots, and nothing in it changes: a search holds no lock, sees either all of
 //! what was published together or nothing of it, and keeps the files that it reads from alive, also after a merge replaced them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -108,9 +109,9 @@ impl Snapshot {
                 rows.push((live.segment.id(row)?, live.segment.vector(row)?));
             }
         }
-        rows.extend(self.pending.rows().map(|row| (row.id, row.vector)));
+        rows.extend(self.pending.rows().map(|row| (row.id, Cow::Borrowed(row.vector))));
         let search = Search { k: search.k.saturating_add(1), ..*search };
-        let neighbors = |(id, vector): &(u64, &[f32])| {
+        let neighbors = |(id, vector): &(u64, Cow<'_, [f32]>)| {
             let mut found = self.search(vector, &search)?;
             found.retain(|found| found.id != *id);
             found.truncate(search.k - 1);
@@ -133,13 +134,13 @@ impl Snapshot {
         Ok(ids)
     }
 
-    /// The vector stored under an id.
+    /// The vector stored under an id; near to it where [`Kept`](crate::Kept) is not all of it.
     ///
     /// # Errors
     /// `Corrupt`.
-    pub fn vector(&self, id: u64) -> Result<Option<&[f32]>> {
+    pub fn vector(&self, id: u64) -> Result<Option<Cow<'_, [f32]>>> {
         if let Some(vector) = self.pending.vector(id) {
-            return Ok(Some(vector));
+            return Ok(Some(Cow::Borrowed(vector)));
         }
         self.segments.iter().find_map(|live| live.vector(id).transpose()).transpose()
     }

@@ -1,11 +1,12 @@
-//! Segment file, version 3: the first 64 bytes of every `*.seg` file, and where its sections are.
+//! Segment file, version 4: the first 64 bytes of every `*.seg` file, and where its sections are.
 //!
 //! | offset | bytes | field      | meaning                                                                      |
 //! |-------:|------:|------------|------------------------------------------------------------------------------|
 //! |      0 |     8 | magic      | `VULTSEG\n`                                                                  |
-//! |      8 |     4 | version    | 3; a reader refuses every number it does not know                            |
+//! |      8 |     4 | version    | 4; 3 is read as well, where `kept` was zero; every other number is refused   |
 //! |     12 |     4 | dimensions | floats per vector                                                            |
-//! |     16 |     8 | count      | vectors in this segment, fewer than 2³¹                                      |
+//! |     16 |     4 | count      | vectors in this segment, fewer than 2³¹                                      |
+//! |     20 |     4 | kept       | how `vectors` are stored: 0 `f32`, 1 bf16, 2 fine codes                      |
 //! |     24 |     8 | after      | the vectors are from writes behind this sequence number of the caller        |
 //! |     32 |     8 | until      | up to this one                                                               |
 //! |     40 |     8 | checks_at  | byte offset of the checksums: where the last section ends                    |
@@ -19,13 +20,15 @@
 //! |-----------|------------------------------|--------------------------------------------------------------------------|
 //! | ids       | 8 × count                    | `u64`, one for each row                                                  |
 //! | by_id     | 4 × count                    | `u32`: the rows by ascending id                                          |
-//! | vectors   | 4 × dimensions × count       | `f32`                                                                    |
+//! | vectors   | 4 × dimensions × count       | `f32`; or                                                                |
+//! |           | 2 × dimensions × count       | their upper halves; or                                                   |
+//! |           | 48 × ⌈dimensions/128⌉ × count | three bits more than their codes have; `fine.rs`                         |
 //! | quantiser | 8 × dimensions               | `f32`: the lowest level of each dimension, then the steps; `quantiser.rs` |
 //! | codes     | 64 × ⌈dimensions/128⌉ × count | one code for each row; `quantiser.rs`                                    |
 //! | graph     | up to checks_at              | `graph/mod.rs`                                                           |
 //! | checksums | 4 a block                    | `u32`: CRC-32 of each block                                              |
 //!
-//! The last three before the checksums are not there in a segment without a graph. Rows stand in an order that keeps neighbours together where
+//! The last three before the checksums are not there in a segment without a graph, and its vectors are `f32`. Rows stand in an order that keeps neighbours together where
 //! there is a graph, and by id where not. Integers and floats are little-endian, each CRC is the IEEE one. The CRCs cover every byte, so `crc`
 //! alone says which file this is: the manifest repeats it. A change to this table is a new version, a new golden file in `tests/format/` and a
 //! line in CHANGELOG.md; old golden files are never regenerated.
@@ -33,12 +36,17 @@
 use std::ops::Range;
 use std::path::Path;
 
+use super::kept::row_bytes;
 use crate::quantiser::code_bytes;
-use crate::{Error, Result};
+use crate::{Error, Kept, Result};
 
 pub(super) const LEN: usize = 64;
 const MAGIC: [u8; 8] = *b"VULTSEG\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+/// The oldest that is read.
+const VERSION_MIN: u32 = 3;
+/// By their numbers in the file.
+const KEPT: [Kept; 3] = [Kept::F32, Kept::Bf16, Kept::Codes];
 /// Sections start at multiples of this: a cache line, and more than any of our types asks for.
 pub(super) const ALIGN: u64 = 64;
 /// Bytes that have one checksum.
@@ -51,6 +59,7 @@ pub(super) const COUNT_MAX: usize = 1 << 31;
 pub(super) struct Header {
     pub(super) dimensions: u32,
     pub(super) count: u32,
+    pub(super) kept: Kept,
     /// Of the caller's sequence numbers.
     pub(super) sequences: [u64; 2],
     pub(super) checks_at: u64,
@@ -71,12 +80,13 @@ pub(super) struct Sections {
 
 impl Header {
     /// The ends of the sections that every segment has, and of those that only one with a graph has.
-    fn ends(dimensions: u32, count: u32) -> [[u64; 2]; 5] {
+    fn ends(dimensions: u32, count: u32, kept: Kept) -> [[u64; 2]; 5] {
+        let vector_bytes = row_bytes(kept, dimensions as usize) as u64;
         let (dimensions, count) = (u64::from(dimensions), u64::from(count));
         let sizes = [
             8 * count,
             4 * count,
-            4 * dimensions * count,
+            vector_bytes * count,
             8 * dimensions,
             code_bytes(dimensions as usize) as u64 * count,
         ];
@@ -90,18 +100,19 @@ impl Header {
 
     /// A header whose checksums are still to come.
     ///
-    /// - `graph`: bytes of the graph, if there is one.
-    pub(super) fn new(dimensions: u32, count: u32, sequences: [u64; 2], graph: Option<usize>) -> Self {
-        let [_, _, vectors, _, codes] = Self::ends(dimensions, count);
+    /// - `graph`: bytes of the graph, if there is one, and what is kept of the vectors.
+    pub(super) fn new(dimensions: u32, count: u32, sequences: [u64; 2], graph: Option<(usize, Kept)>) -> Self {
+        let kept = graph.map_or(Kept::F32, |(_, kept)| kept);
+        let [_, _, vectors, _, codes] = Self::ends(dimensions, count, kept);
         let checks_at = match graph {
-            Some(bytes) => codes[1].next_multiple_of(ALIGN) + bytes as u64,
+            Some((bytes, _)) => codes[1].next_multiple_of(ALIGN) + bytes as u64,
             None => vectors[1],
         };
-        Self { dimensions, count, sequences, checks_at: checks_at.next_multiple_of(ALIGN), checks_crc: 0 }
+        Self { dimensions, count, kept, sequences, checks_at: checks_at.next_multiple_of(ALIGN), checks_crc: 0 }
     }
 
     pub(super) fn has_graph(&self) -> bool {
-        self.checks_at > Self::ends(self.dimensions, self.count)[2][1].next_multiple_of(ALIGN)
+        self.checks_at > Self::ends(self.dimensions, self.count, self.kept)[2][1].next_multiple_of(ALIGN)
     }
 
     /// Bytes of the file.
@@ -111,7 +122,7 @@ impl Header {
 
     /// For a header that was decoded and a file that is as long as it says.
     pub(super) fn sections(&self) -> Sections {
-        let ends = Self::ends(self.dimensions, self.count);
+        let ends = Self::ends(self.dimensions, self.count, self.kept);
         let [ids, by_id, vectors, quantiser, codes] = ends.map(|[from, to]| from as usize..to as usize);
         let checks = self.checks_at as usize..self.bytes() as usize;
         let none = self.checks_at as usize..self.checks_at as usize;
@@ -128,7 +139,8 @@ impl Header {
         put(0, &MAGIC);
         put(8, &VERSION.to_le_bytes());
         put(12, &self.dimensions.to_le_bytes());
-        put(16, &u64::from(self.count).to_le_bytes());
+        put(16, &self.count.to_le_bytes());
+        put(20, &(self.kept as u32).to_le_bytes());
         put(24, &self.sequences[0].to_le_bytes());
         put(32, &self.sequences[1].to_le_bytes());
         put(40, &self.checks_at.to_le_bytes());
@@ -148,13 +160,15 @@ impl Header {
             return Err(corrupt("the header's checksum is wrong"));
         }
         let version = u32_at(bytes, 8);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(Error::Version { path: path.to_owned(), found: version, known: VERSION });
         }
-        let count = u32::try_from(u64_at(bytes, 16)).ok().filter(|count| (*count as usize) < COUNT_MAX);
+        let count = Some(u32_at(bytes, 16)).filter(|count| (*count as usize) < COUNT_MAX);
+        let kept = KEPT.get(u32_at(bytes, 20) as usize).filter(|kept| **kept == Kept::F32 || version > VERSION_MIN);
         let header = Self {
             dimensions: u32_at(bytes, 12),
             count: count.ok_or_else(|| corrupt("holds more vectors than fit"))?,
+            kept: *kept.ok_or_else(|| corrupt("keeps its vectors in no known way"))?,
             sequences: [u64_at(bytes, 24), u64_at(bytes, 32)],
             checks_at: u64_at(bytes, 40),
             checks_crc: u32_at(bytes, 56),
@@ -162,8 +176,9 @@ impl Header {
         if header.dimensions as usize > crate::DIMENSIONS_MAX {
             return Err(corrupt("vectors have more dimensions than fit"));
         }
-        let [_, _, vectors, _, codes] = Self::ends(header.dimensions, header.count);
-        let is_whole = header.checks_at == vectors[1].next_multiple_of(ALIGN) || header.checks_at > codes[1];
+        let [_, _, vectors, _, codes] = Self::ends(header.dimensions, header.count, header.kept);
+        let is_flat = header.checks_at == vectors[1].next_multiple_of(ALIGN) && header.kept == Kept::F32;
+        let is_whole = is_flat || header.checks_at > codes[1];
         // Far from overflow, and from what any file system holds.
         if !is_whole || !header.checks_at.is_multiple_of(ALIGN) || header.checks_at > 1 << 60 {
             return Err(corrupt("sections are not where the count says"));
@@ -194,13 +209,14 @@ mod tests {
     use super::*;
 
     fn good() -> Header {
-        Header { checks_crc: 7, ..Header::new(128, 3, [5, 9], Some(640)) }
+        Header { checks_crc: 7, ..Header::new(128, 3, [5, 9], Some((640, Kept::F32))) }
     }
 
     #[test]
     fn a_header_reads_back_as_written_and_sections_follow_each_other() {
         let flat = Header::new(128, 3, [0, 9], None);
-        for header in [good(), flat] {
+        let shorter = [Kept::Bf16, Kept::Codes].map(|kept| Header::new(128, 3, [5, 9], Some((640, kept))));
+        for header in [good(), flat].into_iter().chain(shorter) {
             assert_eq!(Header::decode(&header.encode(), Path::new("t.seg")).unwrap(), header);
         }
         let Sections { ids, by_id, vectors, quantiser, codes, graph, checks } = good().sections();
@@ -208,6 +224,7 @@ mod tests {
         assert_eq!([codes, graph, checks], [2752..2944, 2944..3584, 3584..3588]);
         assert!(flat.sections().graph.is_empty() && !flat.has_graph());
         assert_eq!(flat.sections().checks, 1728..1732);
+        assert_eq!(shorter.map(|header| header.sections().vectors), [192..960, 192..336]);
     }
 
     #[test]
@@ -230,7 +247,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named_and_not_called_damage() {
-        for version in [1, 2, 4] {
+        for version in [1, 2, 5] {
             let decoded = Header::decode(&resealed(8, &[version]), Path::new("t.seg"));
             assert!(matches!(decoded, Err(Error::Version { found, .. }) if found == u32::from(version)));
         }
@@ -241,8 +258,11 @@ mod tests {
         for at in [0u64, 1727, 1792, 2944, 3585, u64::MAX - 63] {
             assert!(Header::decode(&resealed(40, &at.to_le_bytes()), Path::new("t.seg")).is_err(), "{at}");
         }
-        for count in [1000u64, 1 << 31, u64::MAX] {
+        for count in [1000u32, 1 << 31, u32::MAX] {
             assert!(Header::decode(&resealed(16, &count.to_le_bytes()), Path::new("t.seg")).is_err(), "{count}");
+        }
+        for kept in [3u32, u32::MAX] {
+            assert!(Header::decode(&resealed(20, &kept.to_le_bytes()), Path::new("t.seg")).is_err(), "{kept}");
         }
     }
 }

@@ -4,23 +4,26 @@
 
 mod checked;
 mod header;
+mod kept;
 mod rerank;
 mod search;
 mod widths;
 mod write;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use checked::{Checked, Damaged};
 use header::{Header, LEN, Sections};
+use kept::Vectors;
 
 use crate::graph::Graph;
 use crate::quantiser::Quantiser;
 use crate::sieve::Sieve;
 use crate::storage::Storage;
-use crate::{Error, Result};
+use crate::{Error, Kept, Result};
 
 pub(crate) use write::{Layout, write};
 
@@ -166,9 +169,48 @@ impl Segment {
         Ok(bytemuck::cast_slice(self.get(&(at..at + 8))?)[0])
     }
 
-    /// One vector for each row.
-    pub(crate) fn vectors(&self) -> Result<&[f32]> {
-        Ok(bytemuck::cast_slice(self.get(&self.sections.vectors)?))
+    /// One vector for each row, one behind the other.
+    pub(crate) fn vectors(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(self.kept()?.rows(0..self.count(), self.header.dimensions as usize))
+    }
+
+    /// Compares what the vectors are read from with its checksums.
+    pub(crate) fn check_vectors(&self) -> Result<()> {
+        self.kept().map(drop)
+    }
+
+    /// What is kept of all vectors.
+    fn kept(&self) -> Result<Vectors<'_>> {
+        self.get(&self.sections.vectors)?;
+        if self.header.kept == Kept::Codes {
+            self.get(&self.sections.codes)?;
+        }
+        self.unchecked_kept()
+    }
+
+    /// The same, of which nobody may rely on a row before [`check_row`](Self::check_row) said so.
+    fn unchecked_kept(&self) -> Result<Vectors<'_>> {
+        let bytes = self.bytes.unchecked(self.sections.vectors.clone());
+        Ok(match self.header.kept {
+            Kept::F32 => Vectors::F32(bytemuck::cast_slice(bytes)),
+            Kept::Bf16 => Vectors::Bf16(bytes),
+            Kept::Codes => {
+                let codes = self.bytes.unchecked(self.sections.codes.clone());
+                Vectors::Codes { quantiser: self.quantiser()?, codes, fine: bytes }
+            }
+        })
+    }
+
+    /// Compares what a row's vector is read from with its checksums. Panics where there is no such row.
+    fn check_row(&self, row: u32) -> Result<()> {
+        assert!((row as usize) < self.count(), "row {row} of {}", self.count());
+        let check = |section: &Range<usize>| {
+            let each = section.len() / self.count();
+            let at = section.start + each * row as usize;
+            self.bytes.check(at..at + each).map_err(|damaged| self.corrupt(damaged))
+        };
+        check(&self.sections.vectors)?;
+        if self.header.kept == Kept::Codes { check(&self.sections.codes) } else { Ok(()) }
     }
 
     /// What rules out most rows of a small segment without a graph; made the first time that it is asked for.
@@ -177,15 +219,14 @@ impl Segment {
             return Ok(None);
         }
         let vectors = self.vectors()?;
-        Ok(Some(self.sieve.get_or_init(|| Sieve::new(vectors, self.header.dimensions as usize))))
+        Ok(Some(self.sieve.get_or_init(|| Sieve::new(&vectors, self.header.dimensions as usize))))
     }
 
     /// Panics where there is no such row.
-    pub(crate) fn vector(&self, row: u32) -> Result<&[f32]> {
-        assert!((row as usize) < self.count(), "row {row} of {}", self.count());
-        let bytes = 4 * self.header.dimensions as usize;
-        let at = self.sections.vectors.start + bytes * row as usize;
-        Ok(bytemuck::cast_slice(self.get(&(at..at + bytes))?))
+    pub(crate) fn vector(&self, row: u32) -> Result<Cow<'_, [f32]>> {
+        self.check_row(row)?;
+        let row = row as usize;
+        Ok(self.unchecked_kept()?.rows(row..row + 1, self.header.dimensions as usize))
     }
 
     fn quantiser(&self) -> Result<Quantiser<'_>> {

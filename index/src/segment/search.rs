@@ -15,7 +15,7 @@ use super::{Ids, Segment};
 use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::sieve::Query;
-use crate::{Effort, Result, Search, scan};
+use crate::{Effort, Result, Search};
 
 /// Vectors that a scan compares in the time that a walk takes for one row of its width: between 6, where these don't fit in the cache, and 10, as
 /// `vultus bench ann --generate faces --allow .5,.2,.1,.05` measures it.
@@ -112,8 +112,8 @@ impl Segment {
                 let ids = self.ids()?.ids;
                 let key = |row: usize| eligible.contains(row as u32).then(|| ids[row]);
                 match self.sieve()? {
-                    Some(sieve) => sieve.search(query, self.vectors()?, nearest, key),
-                    None => scan::every_row(query.vector, self.vectors()?, nearest, key),
+                    Some(sieve) => sieve.search(query, &self.vectors()?, nearest, key),
+                    None => self.kept()?.scan(query.vector, self.count(), nearest, key),
                 }
             }
         }
@@ -140,15 +140,15 @@ impl Segment {
         Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
-    /// Rows and their exact distances, under their ids.
+    /// Rows and the distances of what is kept of them, under their ids.
     fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
         let mut ids = Vec::with_capacity(rows.len());
         for row in rows {
-            self.vector(*row)?;
+            self.check_row(*row)?;
             ids.push(self.id(*row)?);
         }
-        let vectors = bytemuck::cast_slice(self.bytes.unchecked(self.sections.vectors.clone()));
-        Ok(scan::picked_rows(query, vectors, rows, &ids))
+        let distances = self.unchecked_kept()?.distances(query, rows);
+        Ok(distances.into_iter().zip(ids).map(|(distance, key)| Found { distance, key }).collect())
     }
 }
 

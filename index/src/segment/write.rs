@@ -3,20 +3,20 @@
 use std::io::{self, Seek, SeekFrom, Write};
 
 use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
-use super::{Row, Stamp, file, widths};
+use super::{Row, Stamp, file, kept, widths};
 use crate::graph;
 use crate::quantiser::{self, Quantiser};
 use crate::stop::{Stop, Stopped};
 use crate::storage::Storage;
 use crate::storage::durable::{self, Writer};
-use crate::{Error, Result};
+use crate::{Error, Kept, Result};
 
 /// What is written besides the vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     pub(crate) dimensions: usize,
-    /// Whether a graph is built.
-    pub(crate) graph: bool,
+    /// Whether a graph is built, and then what is kept of the vectors.
+    pub(crate) graph: Option<Kept>,
     /// The caller's sequence numbers behind which and up to which the rows were written.
     pub(crate) sequences: [u64; 2],
 }
@@ -68,24 +68,38 @@ impl<'a> Content<'a> {
     fn new(rows: &[Row<'a>], layout: Layout, stop: &Stop) -> Result<Self, Stopped> {
         let Layout { dimensions, graph, sequences } = layout;
         let count = rows.len() as u32;
-        if !graph || rows.is_empty() {
-            let header = Header::new(dimensions as u32, count, sequences, None);
-            let (rows, by_id) = (rows.to_vec(), (0..count).collect());
-            return Ok(Self { rows, by_id, quantiser: Vec::new(), codes: Vec::new(), graph: Vec::new(), header });
-        }
+        let Some(kept) = graph.filter(|_| !rows.is_empty()) else {
+            return Ok(Self {
+                rows: rows.to_vec(),
+                by_id: (0..count).collect(),
+                quantiser: Vec::new(),
+                codes: Vec::new(),
+                graph: Vec::new(),
+                header: Header::new(dimensions as u32, count, sequences, None),
+            });
+        };
         let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
         let built = graph::build(&vectors, stop)?;
         let mut by_id = vec![0; rows.len()];
         built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
         let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
         let quantiser = quantiser::fit(&vectors);
-        let mut codes = Vec::with_capacity(quantiser::code_bytes(dimensions) * rows.len());
-        rows.iter().for_each(|row| Quantiser::view(&quantiser).encode(row.vector, &mut codes));
-        let upper_codes = built.upper_codes(&codes, quantiser::code_bytes(dimensions));
+        let view = Quantiser::view(&quantiser);
+        let code_bytes = quantiser::code_bytes(dimensions);
+        let mut codes = Vec::with_capacity(code_bytes * rows.len());
+        rows.iter().for_each(|row| view.encode(row.vector, &mut codes));
+        let upper_codes = built.upper_codes(&codes, code_bytes);
         let graph = built.graph(&upper_codes);
-        let widths = widths::measure(&rows, &Quantiser::view(&quantiser), &codes, &graph, stop)?;
+        let vectors = kept::read_back(kept, &view, &rows, &codes);
+        let read: Vec<Row<'_>> = match &vectors {
+            None => rows.clone(),
+            Some(vectors) => {
+                rows.iter().zip(vectors.chunks_exact(dimensions)).map(|(row, vector)| Row { vector, ..*row }).collect()
+            }
+        };
+        let widths = widths::measure(&read, &view, &codes, &graph, stop)?;
         let graph = graph.encode(widths);
-        let header = Header::new(dimensions as u32, count, sequences, Some(4 * graph.len()));
+        let header = Header::new(dimensions as u32, count, sequences, Some((4 * graph.len(), kept)));
         Ok(Self { rows, by_id, quantiser, codes, graph, header })
     }
 
@@ -99,7 +113,9 @@ impl<'a> Content<'a> {
         // The target is little-endian, or `storage/map.rs` would not compile.
         blocks.put(bytemuck::cast_slice(&self.by_id))?;
         blocks.fill_up(vectors.start)?;
-        self.rows.iter().try_for_each(|row| blocks.put(bytemuck::cast_slice(row.vector)))?;
+        kept::encode_rows(self.header.kept, &Quantiser::view(&self.quantiser), &self.rows, &self.codes, |row| {
+            blocks.put(row)
+        })?;
         for (section, bytes) in [
             (quantiser, bytemuck::cast_slice(&self.quantiser)),
             (codes, self.codes.as_slice()),

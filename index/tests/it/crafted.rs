@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use vultus_index::{Effort, Index, Options, Search};
+use vultus_index::{Effort, Index, Kept, Options, Search};
 
 use crate::data::{numbered, options};
 use crate::simulated::Simulated;
@@ -20,19 +20,24 @@ const HEADER: usize = 64;
 const BLOCK: usize = 1 << 16;
 
 fn small() -> Options {
-    options(DIMENSIONS, 300)
+    // Too few for two segments with graphs to become one.
+    Options { merged_vectors_max: 500, ..options(DIMENSIONS, 300) }
 }
 
-/// A segment with a graph, one without, and the manifest.
+/// A segment with a graph for each way to keep vectors, one without, and the manifest.
 static FILES: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| {
     let folder = Simulated::default();
-    let mut index = Index::open_in(folder.clone(), small()).unwrap();
-    for (ids, sequence) in [(0..400, 1), (400..420, 2)] {
+    for (kept, ids) in [(Kept::Codes, 400..750), (Kept::Bf16, 800..1_150), (Kept::F32, 0..400)] {
+        let mut index = Index::open_in(folder.clone(), Options { kept, ..small() }).unwrap();
         ids.for_each(|id| index.add(id, &numbered(id, DIMENSIONS)).unwrap());
-        index.seal(sequence).unwrap();
+        index.seal(1).unwrap();
         index.settle().unwrap();
     }
-    assert!(index.remove(7).unwrap() && index.remove(401).unwrap());
+    let mut index = Index::open_in(folder.clone(), small()).unwrap();
+    (1_200..1_220).for_each(|id| index.add(id, &numbered(id, DIMENSIONS)).unwrap());
+    index.seal(2).unwrap();
+    index.settle().unwrap();
+    assert!(index.remove(7).unwrap() && index.remove(1_201).unwrap() && index.remove(500).unwrap());
     index.seal(3).unwrap();
     folder.files()
 });
@@ -121,7 +126,7 @@ pub(crate) fn edited(which: usize, edits: impl Iterator<Item = (usize, u32)>) ->
 /// Changes some words, often near a head, to values that are near something.
 fn crafted(seed: u64) -> Simulated {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let which = random.random_range(0..3);
+    let which = random.random_range(0..FILES.len());
     let count = random.random_range(1..12);
     let edits = (0..count).map(|_| {
         let span = if random.random_range(0..4) == 0 { 50 } else { 10_000 };

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tempfile::tempdir;
-use vultus_index::{Effort, Error, Index, Options, Search};
+use vultus_index::{Effort, Error, Index, Kept, Options, Search};
 
 use crate::data::{Answers, answers, exactly, numbered, options};
 use crate::simulated::Simulated;
@@ -22,83 +22,105 @@ fn small() -> Options {
 
 /// The files of a folder, and what it answered.
 struct Good {
+    options: Options,
     files: BTreeMap<String, Vec<u8>>,
     answers: Answers,
     /// The same where codes and links cannot be read, and everything is compared instead.
     scanned: Answers,
 }
 
-/// One segment with a graph, one without, and tombstones in both.
-static GOOD: LazyLock<Good> = LazyLock::new(|| {
-    let folder = Simulated::default();
-    let mut index = Index::open_in(folder.clone(), small()).unwrap();
-    for (ids, sequence) in [(0..1000, 1), (1000..1050, 2)] {
-        for id in ids {
-            index.add(id, &numbered(id, DIMENSIONS)).unwrap();
-        }
-        index.seal(sequence).unwrap();
-        index.settle().unwrap();
-    }
-    for id in [3, 500, 999, 1001] {
-        assert!(index.remove(id).unwrap());
-    }
-    index.seal(3).unwrap();
-    let widths = [Effort::Exact, Effort::Width(16)];
-    let answers = answers(&index, widths).unwrap();
-    let scanned = crate::data::answers(&index, [Effort::Exact; 2]).unwrap();
-    assert!(index.verify().is_empty());
-    let files = folder.files();
-    assert_eq!(files.len(), 3, "a manifest and two segments");
-    Good { files, answers, scanned }
-});
+static GOOD: LazyLock<Good> = LazyLock::new(|| Good::new(Kept::F32));
 
-fn with(change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Simulated {
-    let mut files = GOOD.files.clone();
-    change(&mut files);
-    Simulated::with(files)
-}
+impl Good {
+    /// One segment with a graph, one without, and tombstones in both.
+    fn new(kept: Kept) -> Self {
+        let folder = Simulated::default();
+        let options = Options { kept, ..small() };
+        let mut index = Index::open_in(folder.clone(), options).unwrap();
+        for (ids, sequence) in [(0..1000, 1), (1000..1050, 2)] {
+            for id in ids {
+                index.add(id, &numbered(id, DIMENSIONS)).unwrap();
+            }
+            index.seal(sequence).unwrap();
+            index.settle().unwrap();
+        }
+        for id in [3, 500, 999, 1001] {
+            assert!(index.remove(id).unwrap());
+        }
+        index.seal(3).unwrap();
+        let widths = [Effort::Exact, Effort::Width(16)];
+        let answers = answers(&index, widths).unwrap();
+        let scanned = crate::data::answers(&index, [Effort::Exact; 2]).unwrap();
+        assert!(index.verify().is_empty());
+        let files = folder.files();
+        assert_eq!(files.len(), 3, "a manifest and two segments");
+        Self { options, files, answers, scanned }
+    }
 
-/// What became of a folder that was damaged: `true` where that was noticed, `false` where it did no harm.
-#[track_caller]
-fn is_noticed(folder: &Simulated, damage: &str) -> bool {
-    let opened = Index::open_in(folder.clone(), small());
-    let answered = opened.and_then(|index| {
-        let answers = answers(&index, [Effort::Exact, Effort::Width(16)])?;
-        Ok((answers, index.verify()))
-    });
-    match answered {
-        Ok((answers, found)) => {
-            let is_true = answers == GOOD.answers || (answers == GOOD.scanned && !found.is_empty());
-            assert!(is_true, "{damage}: other answers, and {found:?}");
-            !found.is_empty()
+    fn with(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<u8>>)) -> Simulated {
+        let mut files = self.files.clone();
+        change(&mut files);
+        Simulated::with(files)
+    }
+
+    /// What became of a folder that was damaged: `true` where that was noticed, `false` where it did no harm.
+    #[track_caller]
+    fn is_noticed(&self, folder: &Simulated, damage: &str) -> bool {
+        let opened = Index::open_in(folder.clone(), self.options);
+        let answered = opened.and_then(|index| {
+            for (id, good) in &self.answers.vectors {
+                if let Ok(Some(found)) = index.vector(*id) {
+                    let is_true = found.iter().map(|x| x.to_bits()).eq(good.iter().copied());
+                    assert!(is_true, "{damage}: the vector of {id} is another");
+                }
+            }
+            let answers = answers(&index, [Effort::Exact, Effort::Width(16)])?;
+            Ok((answers, index.verify()))
+        });
+        match answered {
+            Ok((answers, found)) => {
+                let is_true = answers == self.answers || (answers == self.scanned && !found.is_empty());
+                assert!(is_true, "{damage}: other answers, and {found:?}");
+                !found.is_empty()
+            }
+            Err(Error::Corrupt { path, .. } | Error::Io { path, .. }) => {
+                assert!(path.starts_with("simulated"), "{damage}: the error names {}", path.display());
+                true
+            }
+            Err(error) => panic!("{damage} was called {error}"),
         }
-        Err(Error::Corrupt { path, .. } | Error::Io { path, .. }) => {
-            assert!(path.starts_with("simulated"), "{damage}: the error names {}", path.display());
-            true
+    }
+
+    /// Flips bits: every one of the first and last bytes of each file, then some all over the files.
+    fn flip(&self, count: usize) {
+        assert!(!self.is_noticed(&self.with(|_| ()), "nothing"));
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        let mut flips: Vec<(&String, usize)> = Vec::new();
+        for (name, good) in &self.files {
+            let edges = (0..good.len().min(128) * 8).chain(good.len().saturating_sub(8) * 8..good.len() * 8);
+            flips.extend(edges.map(|bit| (name, bit)));
         }
-        Err(error) => panic!("{damage} was called {error}"),
+        while flips.len() < count {
+            let (name, good) = self.files.iter().nth(random.random_range(0..self.files.len())).unwrap();
+            flips.push((name, random.random_range(0..good.len() * 8)));
+        }
+        flips.par_iter().for_each(|(name, bit)| {
+            let folder = self.with(|files| files.get_mut(*name).unwrap()[bit / 8] ^= 1 << (bit % 8));
+            let damage = format!("bit {bit} of {name}");
+            assert!(self.is_noticed(&folder, &damage), "{damage} went unnoticed");
+        });
     }
 }
 
 #[test]
 fn a_flipped_bit_in_any_file_is_noticed() {
-    assert!(!is_noticed(&with(|_| ()), "nothing"));
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut flips: Vec<(&String, usize)> = Vec::new();
-    for (name, good) in &GOOD.files {
-        // Every bit of the first bytes and of the last, then some all over the file.
-        let edges = (0..good.len().min(128) * 8).chain(good.len().saturating_sub(8) * 8..good.len() * 8);
-        flips.extend(edges.map(|bit| (name, bit)));
-    }
-    while flips.len() < FLIPS {
-        let (name, good) = GOOD.files.iter().nth(random.random_range(0..GOOD.files.len())).unwrap();
-        flips.push((name, random.random_range(0..good.len() * 8)));
-    }
-    flips.par_iter().for_each(|(name, bit)| {
-        let folder = with(|files| files.get_mut(*name).unwrap()[bit / 8] ^= 1 << (bit % 8));
-        let damage = format!("bit {bit} of {name}");
-        assert!(is_noticed(&folder, &damage), "{damage} went unnoticed");
-    });
+    GOOD.flip(FLIPS);
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_where_less_is_kept_of_vectors() {
+    Good::new(Kept::Bf16).flip(FLIPS / 2);
+    Good::new(Kept::Codes).flip(FLIPS / 2);
 }
 
 #[test]
@@ -109,18 +131,18 @@ fn a_file_cut_short_or_grown_is_noticed() {
         for length in [0, 1, 63, 64, 65, good.len() / 2, good.len() - 1].into_iter().chain(sample) {
             let length = length.min(good.len() - 1);
             let damage = format!("{name} cut to {length} bytes");
-            let folder = with(|files| files.get_mut(name).unwrap().truncate(length));
-            assert!(is_noticed(&folder, &damage), "{damage} went unnoticed");
+            let folder = GOOD.with(|files| files.get_mut(name).unwrap().truncate(length));
+            assert!(GOOD.is_noticed(&folder, &damage), "{damage} went unnoticed");
         }
-        let folder = with(|files| files.get_mut(name).unwrap().extend([0; 64]));
-        assert!(is_noticed(&folder, "a file with zeros behind it"));
+        let folder = GOOD.with(|files| files.get_mut(name).unwrap().extend([0; 64]));
+        assert!(GOOD.is_noticed(&folder, "a file with zeros behind it"));
     }
 }
 
 #[test]
 fn a_missing_file_is_named() {
     for name in GOOD.files.keys() {
-        let folder = with(|files| drop(files.remove(name)));
+        let folder = GOOD.with(|files| drop(files.remove(name)));
         let error = Index::open_in(folder, small()).err().unwrap().to_string();
         assert!(error.starts_with(&format!("simulated/{name}: ")), "{error}");
     }
@@ -130,9 +152,9 @@ fn a_missing_file_is_named() {
 fn a_file_in_the_place_of_another_is_noticed() {
     for from in GOOD.files.keys() {
         for to in GOOD.files.keys().filter(|to| *to != from) {
-            let folder = with(|files| drop(files.insert(to.clone(), files[from].clone())));
+            let folder = GOOD.with(|files| drop(files.insert(to.clone(), files[from].clone())));
             let damage = format!("{from} in the place of {to}");
-            assert!(is_noticed(&folder, &damage), "{damage}");
+            assert!(GOOD.is_noticed(&folder, &damage), "{damage}");
         }
     }
 }
@@ -155,7 +177,7 @@ fn an_older_manifest_does_not_go_with_newer_segments() {
 fn with_damaged(section: fn(&[u8]) -> usize) -> (Simulated, String) {
     let name = GOOD.files.iter().max_by_key(|(_, bytes)| bytes.len()).unwrap().0.clone();
     let at = section(&GOOD.files[&name]);
-    (with(|files| files.get_mut(&name).unwrap()[at] ^= 4), name)
+    (GOOD.with(|files| files.get_mut(&name).unwrap()[at] ^= 4), name)
 }
 
 #[test]
@@ -216,7 +238,7 @@ fn a_folder_is_recovered_without_its_damaged_segments_and_says_what_to_replay() 
     sorted.sort_by_key(|name| GOOD.files[*name].len());
     let [small_one, large_one] = sorted[..] else { panic!("two segments") };
     let check = |damage: &dyn Fn(&mut Vec<u8>), name: &String, held: usize, sequences, vectors| {
-        let folder = with(|files| damage(files.get_mut(name).unwrap()));
+        let folder = GOOD.with(|files| damage(files.get_mut(name).unwrap()));
         let (index, lost) = Index::recover_in(folder.clone(), small()).unwrap();
         assert_eq!((lost.len(), index.count(), index.sequence()), (1, held, 3), "{lost:?}");
         assert_eq!((lost[0].sequences, lost[0].vectors), (sequences, vectors));
@@ -240,12 +262,12 @@ fn a_folder_is_recovered_without_its_damaged_segments_and_says_what_to_replay() 
 
 #[test]
 fn files_that_are_not_ours_are_left_alone_and_what_a_crash_left_is_removed() {
-    let folder = with(|files| {
+    let folder = GOOD.with(|files| {
         for name in ["000009.seg", "000009.seg.tmp", "manifest.tmp", "notes.txt"] {
             files.insert(name.into(), b"somebody's".to_vec());
         }
     });
-    assert!(!is_noticed(&folder, "files that the manifest does not name"));
+    assert!(!GOOD.is_noticed(&folder, "files that the manifest does not name"));
     let names: Vec<String> = folder.files().into_keys().collect();
     let good = GOOD.files.keys().cloned().chain(["notes.txt".into()]).collect::<Vec<String>>();
     assert_eq!(names, good);

@@ -41,7 +41,8 @@ pub(crate) fn exactly(k: usize) -> Search<'static> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answers {
     sequence: u64,
-    vectors: Vec<(u64, Vec<u32>)>,
+    /// Of each id, the bits.
+    pub(crate) vectors: Vec<(u64, Vec<u32>)>,
     found: Vec<Vec<Neighbor>>,
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::{Expect, expect};
 use tempfile::tempdir;
-use vultus_index::{Effort, Error, Index, Search};
+use vultus_index::{Effort, Error, Index, Kept, Options, Search};
 
 use crate::data::{numbered, options};
 
@@ -25,8 +25,8 @@ fn files(name: &str) -> Vec<OsString> {
 }
 
 /// Two seals, a vector that was replaced and removed, and one that was removed. Small segments end as one, large ones as two.
-fn write(folder: &Path, graph_vectors_min: usize, first_count: u64) {
-    let mut index = Index::open(folder, options(DIMENSIONS, graph_vectors_min)).unwrap();
+fn write(folder: &Path, options: Options, first_count: u64) {
+    let mut index = Index::open(folder, options).unwrap();
     for (ids, sequence) in [(0..first_count, 10), (1_000..1_003, 20)] {
         for id in ids {
             index.add(id, &numbered(id, DIMENSIONS)).unwrap();
@@ -57,18 +57,17 @@ fn check(name: &str, search: &Search<'_>, expected: &Expect) {
 
 /// Panics where the golden folder is missing, once it is written.
 #[track_caller]
-fn find_or_write(name: &str, graph_vectors_min: usize, first_count: u64) {
+fn find_or_write(name: &str, options: Options, first_count: u64) {
     if golden(name).join("manifest").exists() {
         return;
     }
-    write(&golden(name), graph_vectors_min, first_count);
+    write(&golden(name), options, first_count);
     fs::remove_file(golden(name).join("lock")).unwrap();
     panic!("wrote {}: look at it, commit it, and run again", golden(name).display());
 }
 
 #[test]
 fn a_folder_of_version_3_is_read() {
-    find_or_write("v3-flat", 100, 8);
     check(
         "v3-flat",
         &Search { k: 3, effort: Effort::Exact, ..Search::default() },
@@ -78,7 +77,6 @@ fn a_folder_of_version_3_is_read() {
 
 #[test]
 fn a_graph_of_version_3_is_walked() {
-    find_or_write("v3-graph", 10, 200);
     check(
         "v3-graph",
         &Search { k: 3, effort: Effort::Width(3), ..Search::default() },
@@ -87,11 +85,32 @@ fn a_graph_of_version_3_is_walked() {
 }
 
 #[test]
+fn a_folder_of_version_4_is_read() {
+    find_or_write("v4-flat", options(DIMENSIONS, 100), 8);
+    check(
+        "v4-flat",
+        &Search { k: 3, effort: Effort::Exact, ..Search::default() },
+        &expect!["(30, 9) [0, 3, 4] 5 at 0.0000, 1002 at 0.8031, 7 at 0.8823"],
+    );
+}
+
+#[test]
+fn graphs_of_version_4_are_walked_whatever_is_kept_of_vectors() {
+    for (name, kept, expected) in [
+        ("v4-bf16", Kept::Bf16, expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2181, 76 at 0.2379"]),
+        ("v4-codes", Kept::Codes, expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2180, 76 at 0.2375"]),
+    ] {
+        find_or_write(name, Options { kept, ..options(DIMENSIONS, 10) }, 200);
+        check(name, &Search { k: 3, effort: Effort::Width(3), ..Search::default() }, &expected);
+    }
+}
+
+#[test]
 fn the_same_vectors_are_written_as_the_same_bytes() {
     let folder = tempdir().unwrap();
-    write(folder.path(), 100, 8);
-    for file in files("v3-flat") {
-        let (now, then) = (folder.path().join(&file), golden("v3-flat").join(&file));
+    write(folder.path(), options(DIMENSIONS, 100), 8);
+    for file in files("v4-flat") {
+        let (now, then) = (folder.path().join(&file), golden("v4-flat").join(&file));
         let is_same = fs::read(&now).unwrap() == fs::read(&then).unwrap();
         assert!(is_same, "{} is written otherwise: is this a new version?", now.display());
     }
@@ -105,6 +124,6 @@ fn older_versions_are_refused_by_name() {
             fs::copy(golden(name).join(&file), folder.path().join(&file)).unwrap();
         }
         let opened = Index::open(folder.path(), options(DIMENSIONS, 10));
-        assert!(matches!(opened.err(), Some(Error::Version { found, known: 3, .. }) if found == version));
+        assert!(matches!(opened.err(), Some(Error::Version { found, known: 4, .. }) if found == version));
     }
 }

@@ -75,7 +75,7 @@ fn what_was_sealed_outlives_its_process() {
         assert!(index.verify().is_empty());
         assert_eq!(index.scroll(0, usize::MAX).unwrap(), expected.keys().copied().collect::<Vec<_>>());
         for (id, vector) in &expected {
-            assert_eq!(index.vector(*id).unwrap(), Some(vector.as_slice()));
+            assert_eq!(index.vector(*id).unwrap().as_deref(), Some(vector.as_slice()));
         }
         for (id, vector) in expected.iter().step_by(17) {
             assert_eq!(index.search(vector, &exactly(1)).unwrap()[0].id, *id);

@@ -7,6 +7,7 @@ mod data;
 mod filters;
 mod format;
 mod full_disk;
+mod kept;
 mod killed;
 mod model;
 mod power;

@@ -208,7 +208,8 @@ impl Model {
     fn compare_all(&self) -> Result<(), TestCaseError> {
         let index = self.index.as_ref().unwrap();
         for (id, number) in &self.held {
-            prop_assert_eq!(index.vector(*id).unwrap(), Some(vector(*number)));
+            let found = index.vector(*id).unwrap();
+            prop_assert_eq!(found.as_deref(), Some(vector(*number)));
         }
         prop_assert_eq!(index.vector(149).unwrap().is_some(), self.held.contains_key(&149));
         prop_assert!(index.verify().is_empty());

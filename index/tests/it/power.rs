@@ -75,7 +75,7 @@ fn assert_holds(index: &Index, content: &Content, when: &str) {
     assert_eq!(index.scroll(0, usize::MAX).unwrap(), ids, "{when}");
     for (id, vector) in content {
         let expected = numbered(*vector, DIMENSIONS);
-        assert_eq!(index.vector(*id).unwrap(), Some(expected.as_slice()), "{when}: vector of {id}");
+        assert_eq!(index.vector(*id).unwrap().as_deref(), Some(expected.as_slice()), "{when}: vector of {id}");
     }
     assert!(index.verify().is_empty(), "{when}: {:?}", index.verify());
 }

@@ -28,10 +28,10 @@ fn look(reader: &Reader, is_done: &AtomicBool) -> usize {
         assert!(last.is_none_or(|last| last <= now), "from generation {last:?} back to {now}");
         seen += usize::from(last != Some(now));
         last = Some(now);
-        let round = (0..=ROUNDS).find(|round| stamped(*round, 0) == first).expect("a round wrote it");
+        let round = (0..=ROUNDS).find(|round| stamped(*round, 0) == *first).expect("a round wrote it");
         for id in 0..TOGETHER {
             let vector = snapshot.vector(id).unwrap();
-            assert_eq!(vector, Some(stamped(round, id).as_slice()), "id {id} is not of round {round}");
+            assert_eq!(vector.as_deref(), Some(stamped(round, id).as_slice()), "id {id} is not of round {round}");
         }
         for effort in [Effort::Exact, Effort::Width(32)] {
             let found = snapshot.search(&stamped(round, 7), &Search { k: 1, effort, ..Search::default() }).unwrap();

@@ -93,7 +93,7 @@ fn the_neighbours_of_all_are_those_of_each_without_itself() {
     of.sort_unstable();
     assert_eq!(of, index.scroll(0, usize::MAX).unwrap());
     for (id, neighbors) in &graph {
-        let mut expected = index.search(index.vector(*id).unwrap().unwrap(), &exactly(5)).unwrap();
+        let mut expected = index.search(&index.vector(*id).unwrap().unwrap(), &exactly(5)).unwrap();
         expected.retain(|neighbor| neighbor.id != *id);
         assert_eq!(neighbors, &expected, "of {id}");
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use vultus_index::{Index, Neighbor};
+use vultus_index::{Index, Kept, Neighbor};
 
 use super::measure::{self, Answers};
 use super::report::{Point, Report};
@@ -39,6 +39,10 @@ pub(super) struct Args {
     /// Also ask for the nearest among these shares of the vectors only, as filters do
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     allow: Vec<f64>,
+    /// What the index keeps of the vectors, beside the codes it walks by; recall is always that among the vectors themselves, but among what is
+    /// kept with --allow
+    #[arg(long, value_enum, default_value_t = Keep::F32)]
+    keep: Keep,
     /// How often all queries are asked at each width
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -53,19 +57,43 @@ pub(super) struct Args {
     plot: Option<PathBuf>,
 }
 
+/// What an index keeps of vectors.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Keep {
+    /// All of them
+    F32,
+    /// The upper halves of their numbers
+    Bf16,
+    /// Three bits of each number
+    Codes,
+}
+
+impl From<Keep> for Kept {
+    fn from(keep: Keep) -> Self {
+        match keep {
+            Keep::F32 => Self::F32,
+            Keep::Bf16 => Self::Bf16,
+            Keep::Codes => Self::Codes,
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
     let is_share = |share: &f64| *share > 0.0 && *share <= 1.0;
     ensure!(args.allow.iter().all(is_share), "--allow: expected shares above 0, up to 1");
     let Data { name, vectors, queries, neighbors } = args.source.load()?;
     let temporary = tempfile::tempdir().context("a temporary folder for the index")?;
     let folder = args.folder.as_deref().unwrap_or(temporary.path());
-    let built = measure::build(folder, &vectors)?;
+    let built = measure::build(folder, &vectors, args.keep.into())?;
     let (count, dimensions) = (vectors.count(), vectors.dimensions());
     let first = queries.rows().next().context("there are no queries")?;
     let opened = lines::open_elsewhere(folder, first)?;
     let (index, _) = measure::open(folder, first)?;
     let k = usize::from(args.k);
-    let truth = measure::truth(&index, &queries, k)?;
+    // Where the index does not have the vectors themselves, one that has them says how near its answers are.
+    let elsewhere = tempfile::tempdir().context("a temporary folder for exact answers")?;
+    let exact = (args.keep != Keep::F32).then(|| measure::unsealed(elsewhere.path(), &vectors)).transpose()?;
+    let truth = measure::truth(exact.as_ref().unwrap_or(&index), &queries, k)?;
     let given = neighbors.map(|given| agreement(&given, &truth, &vectors, &queries));
     // Searching needs the memory more.
     drop(vectors);
@@ -82,7 +110,7 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
         built,
         opened,
         given_neighbors_found: given,
-        points: points(args, &index, &queries, &truth)?,
+        points: points(args, &index, exact.as_ref(), &queries, &truth)?,
         filters: args
             .allow
             .iter()
@@ -104,7 +132,13 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     Ok(())
 }
 
-fn points(args: &Args, index: &Index, queries: &Vectors, truth: &[Vec<Neighbor>]) -> anyhow::Result<Vec<Point>> {
+fn points(
+    args: &Args,
+    index: &Index,
+    exact: Option<&Index>,
+    queries: &Vectors,
+    truth: &[Vec<Neighbor>],
+) -> anyhow::Result<Vec<Point>> {
     let k = usize::from(args.k);
     let mut widths: Vec<usize> = args.ef.iter().map(|ef| (*ef as usize).max(k)).collect();
     widths.sort_unstable();
@@ -113,7 +147,12 @@ fn points(args: &Args, index: &Index, queries: &Vectors, truth: &[Vec<Neighbor>]
         let round = |_| measure::search(index, queries, k, ef);
         let rounds: Vec<Answers> = (0..args.rounds).map(round).collect::<anyhow::Result<_>>()?;
         // Every round finds the same.
-        Ok(Point::new(ef, measure::recall(&rounds[0].neighbors, truth), &rounds))
+        let found = &rounds[0].neighbors;
+        let recall = match exact {
+            None => measure::recall(found, truth),
+            Some(exact) => measure::recall(&measure::measured_by(exact, queries, found)?, truth),
+        };
+        Ok(Point::new(ef, recall, &rounds))
     };
     widths.into_iter().map(point).collect()
 }

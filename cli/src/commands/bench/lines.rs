@@ -22,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vultus_index::{Index, Neighbor};
+use vultus_index::{Index, Kept, Neighbor};
 
 use super::measure::{self, Opened};
 use super::vectors::Vectors;
@@ -81,7 +81,7 @@ fn answer(ask: &Ask, bytes: &[u8], open: &mut Open) -> anyhow::Result<(Value, Ve
     match ask {
         Ask::Build { folder, dimensions } => {
             let vectors = rows_of(bytes, *dimensions)?;
-            Ok((serde_json::to_value(measure::build(folder, &vectors)?)?, Vec::new()))
+            Ok((serde_json::to_value(measure::build(folder, &vectors, Kept::F32)?)?, Vec::new()))
         }
         Ask::Open { folder, dimensions } => {
             let query = rows_of(bytes, *dimensions)?;

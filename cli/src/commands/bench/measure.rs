@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use rayon::prelude::*;
+use roaring::RoaringTreemap;
 use serde::{Deserialize, Serialize};
-use vultus_index::{Effort, Index, Neighbor, Options, Search};
+use vultus_index::{Effort, Index, Kept, Neighbor, Options, Search};
 
 use super::machine;
 use super::vectors::Vectors;
@@ -42,14 +43,12 @@ pub(super) struct Answers {
 ///
 /// # Errors
 /// A folder that holds something; those of the index.
-pub(super) fn build(folder: &Path, vectors: &Vectors) -> anyhow::Result<Built> {
+pub(super) fn build(folder: &Path, vectors: &Vectors, kept: Kept) -> anyhow::Result<Built> {
     let is_empty = fs::read_dir(folder).map_or(true, |mut files| files.next().is_none());
     ensure!(is_empty, "{}: expected a new folder, or an empty one", folder.display());
     let (begin, cpu_begin) = (Instant::now(), machine::cpu_seconds());
-    let mut index = Index::open(folder, options(vectors.dimensions()))?;
-    for (row, vector) in vectors.rows().enumerate() {
-        index.add(row as u64, vector).with_context(|| format!("row {row}"))?;
-    }
+    let mut index = Index::open(folder, Options { kept, ..options(vectors.dimensions()) })?;
+    add(&mut index, vectors)?;
     index.seal(1)?;
     index.settle()?;
     let build_seconds = begin.elapsed().as_secs_f64();
@@ -59,6 +58,25 @@ pub(super) fn build(folder: &Path, vectors: &Vectors) -> anyhow::Result<Built> {
         index_bytes += file?.metadata()?.len();
     }
     Ok(Built { build_seconds, build_cpu_seconds, index_bytes })
+}
+
+/// An index that only compares, since nothing was sealed: all of every vector is in memory.
+///
+/// - `folder`: a new or empty one.
+///
+/// # Errors
+/// Those of the index.
+pub(super) fn unsealed(folder: &Path, vectors: &Vectors) -> anyhow::Result<Index> {
+    let mut index = Index::open(folder, options(vectors.dimensions()))?;
+    add(&mut index, vectors)?;
+    Ok(index)
+}
+
+fn add(index: &mut Index, vectors: &Vectors) -> anyhow::Result<()> {
+    for (row, vector) in vectors.rows().enumerate() {
+        index.add(row as u64, vector).with_context(|| format!("row {row}"))?;
+    }
+    Ok(())
 }
 
 /// Opens an index and asks it once.
@@ -104,6 +122,24 @@ pub(super) fn truth(index: &Index, queries: &Vectors, k: usize) -> anyhow::Resul
     let rows: Vec<&[f32]> = queries.rows().collect();
     let search = Search { k, effort: Effort::Exact, ..Search::default() };
     rows.into_par_iter().map(|query| Ok(index.search(query, &search)?)).collect()
+}
+
+/// The same neighbors at the distances that another index has them at.
+///
+/// # Errors
+/// Those of the index.
+pub(super) fn measured_by(
+    index: &Index,
+    queries: &Vectors,
+    found: &[Vec<Neighbor>],
+) -> anyhow::Result<Vec<Vec<Neighbor>>> {
+    let queries: Vec<&[f32]> = queries.rows().collect();
+    let measured = |(query, found): (&[f32], &Vec<Neighbor>)| {
+        let allowed: RoaringTreemap = found.iter().map(|found| found.id).collect();
+        let search = Search { k: found.len(), effort: Effort::Exact, allowed: Some(&allowed), within: None };
+        Ok(index.search(query, &search)?)
+    };
+    queries.into_par_iter().zip(found).map(measured).collect()
 }
 
 /// The share of the true neighbors that was found. A vector as near as the farthest of them is as good: copies of one vector have

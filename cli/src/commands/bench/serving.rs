@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vultus_index::{Effort, Index, Options, Reader, Search};
+use vultus_index::{Effort, Index, Kept, Options, Reader, Search};
 
 use super::report::Latency;
 use super::source::{Data, Source};
@@ -76,7 +76,7 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     anyhow::ensure!(vectors.count() > 1, "expected more vectors than one");
     let more = vectors.hold_out(vectors.count() / 2);
     let folder = tempfile::tempdir().context("a temporary folder for the index")?;
-    measure::build(folder.path(), &vectors)?;
+    measure::build(folder.path(), &vectors, Kept::F32)?;
     // Whoever serves keeps a core for that.
     let options = Options { dimensions: vectors.dimensions(), merge_threads: 1, ..Options::default() };
     let mut index = Index::open(folder.path(), options)?;
