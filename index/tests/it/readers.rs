@@ -1,12 +1,16 @@
 //! Readers beside the writer: each sees one whole state, the latest that was published, and keeps it for as long as it likes.
 
+use std::cell::Cell;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tempfile::tempdir;
-use vultus_index::{Effort, Index, Options, Reader, Search};
+use vultus_index::{Bytes, Effort, Index, NewFile, Options, Reader, Search, Storage};
 
 use crate::data::{exactly, numbered, options};
+use crate::simulated::Simulated;
 
 const DIMENSIONS: usize = 8;
 /// Ids that are always replaced together.
@@ -70,6 +74,115 @@ fn every_reader_sees_whole_states_in_their_order_while_the_index_is_written_seal
         }
     });
     assert!(index.verify().is_empty());
+}
+
+thread_local! {
+    /// Whether shuttle says which of the threads goes on; they are then all in this one.
+    static IS_SCHEDULED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets another thread go on, if shuttle wants one to.
+fn pause() {
+    if IS_SCHEDULED.get() {
+        shuttle::thread::yield_now();
+    }
+}
+
+/// A folder that pauses whenever it is asked for something, and whenever bytes of it are read.
+struct Pausing(Simulated);
+
+struct PausingBytes(Box<dyn Bytes>);
+
+impl AsRef<[u8]> for PausingBytes {
+    fn as_ref(&self) -> &[u8] {
+        pause();
+        (*self.0).as_ref()
+    }
+}
+
+impl Storage for Pausing {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        pause();
+        self.0.names()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn Bytes>> {
+        pause();
+        Ok(Box::new(PausingBytes(self.0.open(name)?)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
+        pause();
+        self.0.create(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        pause();
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        pause();
+        self.0.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        pause();
+        self.0.sync()
+    }
+}
+
+/// What one reader does a few times: every id of a snapshot is of the same round, which is no older than that of the snapshot before.
+///
+/// - `searches`: by one reader at most, since all of shuttle's threads share what a thread keeps for its searches.
+fn look_in_turns(reader: &Reader, searches: bool) {
+    let mut last = (0, 0);
+    for _ in 0..4 {
+        pause();
+        let snapshot = reader.snapshot();
+        let Some(first) = snapshot.vector(0).unwrap() else { continue };
+        let round = (1..=4).find(|round| stamped(*round, 0) == *first).expect("a round wrote it");
+        let now = (snapshot.generation(), round);
+        let is_later = last.0 < now.0 && last.1 <= now.1;
+        assert!(last == now || is_later, "{last:?}, and then {now:?}");
+        last = now;
+        for id in 0..3 {
+            let vector = snapshot.vector(id).unwrap();
+            assert_eq!(vector.as_deref(), Some(stamped(round, id).as_slice()), "id {id} is not of round {round}");
+        }
+        assert_eq!(snapshot.count(), 3);
+        if searches {
+            let found = snapshot.search(&stamped(round, 2), &exactly(3)).unwrap();
+            assert_eq!((found.len(), found[0].id, found[0].distance), (3, 2, 0.0), "round {round}");
+        }
+    }
+}
+
+/// Two readers and the writer, which take turns at every file that is asked for and every read of one, in an order that shuttle draws.
+#[test]
+fn readers_see_whole_states_in_whatever_order_they_and_the_writer_go_on() {
+    let in_turns = || {
+        IS_SCHEDULED.set(true);
+        let mut index = Index::open_in(Pausing(Simulated::default()), options(DIMENSIONS, 300)).unwrap();
+        let readers = [true, false].map(|searches| {
+            let reader = index.reader();
+            shuttle::thread::spawn(move || look_in_turns(&reader, searches))
+        });
+        for round in 1..=4 {
+            (0..3).for_each(|id| {
+                index.add(id, &stamped(round, id)).unwrap();
+                pause();
+            });
+            if round == 3 { index.publish() } else { index.seal(round).unwrap() }
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    };
+    shuttle::check_random(in_turns, 300);
+    shuttle::check_pct(in_turns, 300, 3);
 }
 
 #[test]
