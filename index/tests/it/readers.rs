@@ -136,16 +136,19 @@ impl Storage for Pausing {
     }
 }
 
-/// What one reader does a few times: every id of a snapshot is of the same round, which is no older than that of the snapshot before.
+/// Rounds of a writer that takes turns with readers.
+const TURNS: u64 = 4;
+
+/// What one reader does until it saw the last round: every id of a snapshot is of the same round, which is no older than that of the snapshot before.
 ///
 /// - `searches`: by one reader at most, since all of shuttle's threads share what a thread keeps for its searches.
 fn look_in_turns(reader: &Reader, searches: bool) {
     let mut last = (0, 0);
-    for _ in 0..4 {
+    while last.1 < TURNS {
         pause();
         let snapshot = reader.snapshot();
         let Some(first) = snapshot.vector(0).unwrap() else { continue };
-        let round = (1..=4).find(|round| stamped(*round, 0) == *first).expect("a round wrote it");
+        let round = (1..=TURNS).find(|round| stamped(*round, 0) == *first).expect("a round wrote it");
         let now = (snapshot.generation(), round);
         let is_later = last.0 < now.0 && last.1 <= now.1;
         assert!(last == now || is_later, "{last:?}, and then {now:?}");
@@ -172,7 +175,7 @@ fn readers_see_whole_states_in_whatever_order_they_and_the_writer_go_on() {
             let reader = index.reader();
             shuttle::thread::spawn(move || look_in_turns(&reader, searches))
         });
-        for round in 1..=4 {
+        for round in 1..=TURNS {
             (0..3).for_each(|id| {
                 index.add(id, &stamped(round, id)).unwrap();
                 pause();
