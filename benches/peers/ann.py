@@ -1,15 +1,18 @@
 """Searching and building the index against hnswlib and others, on the same vectors, in turns, one thread.
 
-    python3 benches/peers/ann.py [--generate faces|sift | --data FILE] [--count 1000000] [--peers hnswlib faiss …] [--check]
+    python3 benches/peers/ann.py [--generate faces|sift | --data FILE] [--count 1000000] [--peers hnswlib faiss …] [--level avx2|portable] [--check]
 
 `vultus bench vectors` reads or makes the vectors, scaled to unit length; all engines get the same, are asked all queries one after the other
 in one thread, and are held to the same exact answers. Each is timed at one width of its search after the other, all engines in turns. What is
 compared is queries a second at one recall, between the two widths that enclose it. Peers that don't install are left out and named.
+
+With a level, both sides do without what later CPUs have: ours is told so, and hnswlib is compiled for it (it alone can be asked for that).
 """
 
 import argparse
 import json
 import math
+import os
 import pathlib
 import shutil
 import statistics
@@ -31,6 +34,9 @@ WIDTHS = [10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448]
 # Recalls, and how many times the queries a second of hnswlib that we want at each.
 TARGETS = {0.90: None, 0.95: 5.0, 0.99: 4.0}
 BUILD_TARGET = 3.0
+# What a C++ compiler is told for each level of ours, on x86-64, and the ratio that we want there.
+LEVELS = {"avx2": ["-mavx2", "-mfma"], "portable": []}
+LEVEL_TARGET = 2.0
 # Queries whose exact answers are computed here as well.
 CHECKED = 20
 
@@ -47,12 +53,32 @@ def arguments():
     parser.add_argument("--threads", type=int, default=1, help="that build; searching has one")
     everyone = [name for name in PEERS if name != "hnsw_rs"]
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=everyone, help="default: all but hnsw_rs, which builds for an hour")
+    parser.add_argument("--level", choices=list(LEVELS), help="the newest instructions that both sides use (default: all that this CPU has)")
     parser.add_argument("--program", help="a `vultus` that is built already")
     parser.add_argument("--out", help="also write the figures as JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio to hnswlib misses its target")
     # For a process of its own: load this peer's index, and say what that took.
     parser.add_argument("--load", nargs=2, metavar=("PEER", "FOLDER"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.level and chosen.peers == everyone:
+        chosen.peers = ["hnswlib"]
+    if chosen.level and chosen.peers != ["hnswlib"]:
+        parser.error("--level: only hnswlib is compiled for it")
+    return chosen
+
+
+def use_level(level):
+    """Has both sides do without newer instructions."""
+    os.environ["VULTUS_CPU_LEVEL"] = level
+    folder = common.scratch(f"hnswlib-{level}")
+    if not folder.exists():
+        compilers = {name: " ".join([program, *LEVELS[level]]) for name, program in {"CC": "gcc", "CXX": "g++"}.items()}
+        environment = {**os.environ, **compilers, "HNSWLIB_NO_NATIVE": "1"}
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir", "--no-binary", "hnswlib"]
+        subprocess.run([*pip, "--target", folder, PACKAGES[0]], check=True, env=environment)
+    # Also for the process that measures opening.
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.path.insert(0, str(folder))
 
 
 def resident():
@@ -141,6 +167,8 @@ def describe(name, figures, count):
 
 
 def main():
+    if ARGUMENTS.level:
+        use_level(ARGUMENTS.level)
     folder = common.scratch("ann")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -150,7 +178,7 @@ def main():
     source += ["--queries", ARGUMENTS.queries, *(["--count", str(count)] if count else [])]
     subprocess.run([program, "bench", "vectors", *source, "--out", folder], check=True, stdout=subprocess.DEVNULL)
     vectors, queries = (np.load(folder / name) for name in ("vectors.npy", "queries.npy"))
-    print(f"{common.cpu()}; {source[1]}, {len(vectors)} x {vectors.shape[1]}, {len(queries)} queries, one thread, recall@{ARGUMENTS.k}\n")
+    print(f"{common.cpu()}; {source[1]}, {len(vectors)} x {vectors.shape[1]}, {len(queries)} queries, one thread, recall@{ARGUMENTS.k}, {ARGUMENTS.level or 'all instructions'}\n")
 
     client = Client(program, ARGUMENTS.threads)
     figures = {"ours": client.build(folder / "ours", vectors)}
@@ -203,6 +231,7 @@ def main():
 
     print()
     for wanted, target in TARGETS.items():
+        target = LEVEL_TARGET if target and ARGUMENTS.level else target
         mine = rate(points["ours"], wanted)
         for name in peers:
             theirs = rate(points[name], wanted)
@@ -214,7 +243,7 @@ def main():
             if aim and mine / theirs < target:
                 missed.append(f"recall {wanted}: {mine / theirs:.2f}, target {target}")
     if ARGUMENTS.out:
-        document = {"cpu": common.cpu(), "data": source[1], "vectors": len(vectors), "k": ARGUMENTS.k, "build_threads": ARGUMENTS.threads}
+        document = {"cpu": common.cpu(), "data": source[1], "vectors": len(vectors), "k": ARGUMENTS.k, "build_threads": ARGUMENTS.threads, "level": ARGUMENTS.level}
         names = ("width", "recall", "queries_per_second")
         curves = {name: [dict(zip(names, (width, *at))) for width, at in zip(widths, curve)] for name, curve in points.items()}
         document["engines"] = {name: {**figures[name], "points": curve} for name, curve in curves.items()}
