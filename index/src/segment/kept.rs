@@ -47,23 +47,16 @@ pub(super) fn encode_rows<E>(
 
 /// Rows as they will be read, one behind the other; `None` where that is as they are.
 pub(super) fn read_back(kept: Kept, quantiser: &Quantiser<'_>, rows: &[Row<'_>], codes: &[u8]) -> Option<Vec<f32>> {
+    if kept == Kept::F32 {
+        return None;
+    }
     let mut bytes = Vec::new();
-    let put = |row: &[u8]| {
+    let Ok(()) = encode_rows(kept, quantiser, rows, codes, |row| {
         bytes.extend_from_slice(row);
         Ok::<(), Infallible>(())
-    };
+    });
     let dimensions = rows.first()?.vector.len();
-    let vectors = match kept {
-        Kept::F32 => return None,
-        Kept::Bf16 => {
-            let Ok(()) = encode_rows(kept, quantiser, rows, codes, put);
-            Vectors::Bf16(&bytes)
-        }
-        Kept::Codes => {
-            let Ok(()) = encode_rows(kept, quantiser, rows, codes, put);
-            Vectors::Codes { quantiser: *quantiser, codes, fine: &bytes }
-        }
-    };
+    let vectors = Vectors::view(kept, &bytes, *quantiser, codes);
     Some(vectors.rows(0..rows.len(), dimensions).into_owned())
 }
 
@@ -81,6 +74,15 @@ pub(super) enum Vectors<'a> {
 }
 
 impl<'a> Vectors<'a> {
+    /// - `bytes`: what is kept of the rows, aligned for it; `quantiser`, `codes`: needed where no more is kept than these and some bits.
+    pub(super) fn view(kept: Kept, bytes: &'a [u8], quantiser: Quantiser<'a>, codes: &'a [u8]) -> Self {
+        match kept {
+            Kept::F32 => Self::F32(bytemuck::cast_slice(bytes)),
+            Kept::Bf16 => Self::Bf16(bytes),
+            Kept::Codes => Self::Codes { quantiser, codes, fine: bytes },
+        }
+    }
+
     /// Some of the rows, one behind the other.
     pub(super) fn rows(&self, rows: Range<usize>, dimensions: usize) -> Cow<'a, [f32]> {
         if let Self::F32(vectors) = self {

@@ -91,13 +91,11 @@ impl<'a> Content<'a> {
         let upper_codes = built.upper_codes(&codes, code_bytes);
         let graph = built.graph(&upper_codes);
         let vectors = kept::read_back(kept, &view, &rows, &codes);
-        let read: Vec<Row<'_>> = match &vectors {
-            None => rows.clone(),
-            Some(vectors) => {
-                rows.iter().zip(vectors.chunks_exact(dimensions)).map(|(row, vector)| Row { vector, ..*row }).collect()
-            }
-        };
-        let widths = widths::measure(&read, &view, &codes, &graph, stop)?;
+        let read: Option<Vec<Row<'_>>> = vectors.as_ref().map(|vectors| {
+            let pairs = rows.iter().zip(vectors.chunks_exact(dimensions));
+            pairs.map(|(row, vector)| Row { vector, ..*row }).collect()
+        });
+        let widths = widths::measure(read.as_deref().unwrap_or(&rows), &view, &codes, &graph, stop)?;
         let graph = graph.encode(widths);
         let header = Header::new(dimensions as u32, count, sequences, Some((4 * graph.len(), kept)));
         Ok(Self { rows, by_id, quantiser, codes, graph, header })
