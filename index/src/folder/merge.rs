@@ -17,10 +17,6 @@ use crate::stop::Stop;
 use crate::storage::Storage;
 use crate::{Error, Kept, Result};
 
-/// A tenth of a core is left to a merge where others want all of it, so that it ends.
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
 /// A merge that is under way, or over.
 pub(super) struct Merge {
     /// As they were when it began.
@@ -42,8 +38,6 @@ pub(super) struct Job {
     pub(super) kept: Kept,
     /// As many as there are where this is zero.
     pub(super) threads: usize,
-    /// Whether somebody waits for it; otherwise whatever else there is to do goes first.
-    pub(super) is_awaited: bool,
 }
 
 /// What takes the place of the sources.
@@ -103,13 +97,7 @@ fn join(thread: JoinHandle<Result<Option<Segment>>>) -> Result<Option<Segment>> 
 
 impl Job {
     fn run(self, stop: &Stop) -> Result<Option<Segment>> {
-        let is_awaited = self.is_awaited;
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).start_handler(move |_| {
-            if !is_awaited {
-                let_others_go_first();
-            }
-        });
-        let pool = pool.build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
         let pool = pool.map_err(|error| Error::io(self.storage.path())(io::Error::other(error)))?;
         pool.install(|| self.write(stop))
     }
@@ -131,13 +119,6 @@ impl Job {
         segment.warm_up()?;
         Ok(Some(segment))
     }
-}
-
-/// Makes this thread run where no other wants to: searches are waited for, and a merge is not. Nothing is lost where that cannot be had.
-fn let_others_go_first() {
-    // Elsewhere it would be the whole process.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// From the first to the last of the caller's sequence numbers that the vectors are from.

@@ -194,11 +194,6 @@ impl Index {
     /// `Io`; then the folder still opens, as it was before, and a seal may be tried again, unless what failed was to make the names of files
     /// durable: `ReadOnly` from then on, until the folder is opened anew. `Corrupt` where a segment that was to be written anew is.
     pub fn seal(&mut self, sequence: u64) -> Result<()> {
-        self.seal_and_merge(sequence, false)
-    }
-
-    /// - `is_awaited`: whether the caller waits for the merge that is begun.
-    fn seal_and_merge(&mut self, sequence: u64, is_awaited: bool) -> Result<()> {
         if let Some(reason) = &self.read_only {
             return Err(Error::ReadOnly { path: self.storage.path().to_owned(), reason: reason.clone() });
         }
@@ -213,7 +208,7 @@ impl Index {
             self.write(sequence)?;
         }
         if self.merge.is_none() {
-            self.begin_merge(is_awaited)?;
+            self.begin_merge()?;
         }
         Ok(())
     }
@@ -224,7 +219,7 @@ impl Index {
     /// Those of [`seal`](Self::seal), and of the merges.
     pub fn settle(&mut self) -> Result<()> {
         loop {
-            self.seal_and_merge(self.sequence(), true)?;
+            self.seal(self.sequence())?;
             let Some(merge) = self.merge.take() else { return Ok(()) };
             self.outcome = Some(merge.outcome()?);
         }
@@ -305,7 +300,7 @@ impl Index {
         Ok(Some(Live::new(self.next, segment, RoaringBitmap::new())))
     }
 
-    fn begin_merge(&mut self, is_awaited: bool) -> Result<()> {
+    fn begin_merge(&mut self) -> Result<()> {
         let sizes: Vec<Size> = self.state.segments.iter().map(Live::size).collect();
         let places = plan::merged(&sizes, self.bounds());
         if places.is_empty() {
@@ -321,7 +316,6 @@ impl Index {
             graph_vectors_min: self.options.graph_vectors_min,
             kept: self.options.kept,
             threads: self.options.merge_threads,
-            is_awaited,
         })?);
         Ok(())
     }
