@@ -51,7 +51,7 @@ pub struct Neighbor {
 }
 
 /// What a segment with a graph keeps of its vectors, to compare them by once codes found them. Bytes are those at 128 dimensions; codes, links and
-/// ids take some 205 more, in any case.
+/// ids take some 207 more, in any case (`vultus bench ann --keep`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kept {
     /// 512 bytes: vectors as they were added.
@@ -60,7 +60,7 @@ pub enum Kept {
     /// 256 bytes: the upper half of each float. Distances are off by about a thousandth.
     Bf16,
     /// 48 bytes: three bits for each number, beside the four that are its code. For owners who have the vectors elsewhere: what is read is near what
-    /// was added, and a merge reads what the last one wrote.
+    /// was added, and a merge reads what the last one wrote. Of the ten nearest of 100,000 face-like vectors, .987 are found at most.
     Codes,
 }
 
