@@ -22,28 +22,43 @@ pub(super) const KERNEL: Kernel = Kernel {
     },
     nibbles: |query, codes, picked, dots| {
         picked.iter().for_each(|&picked| prefetch(row(codes, query.len() / 2, picked)));
-        for (&picked, dot) in picked.iter().zip(dots) {
-            let blocks = row(codes, query.len() / 2, picked).as_chunks::<64>().0;
-            *dot = blocks.iter().zip(query.as_chunks::<128>().0).map(|(codes, query)| nibbles(codes, query)).sum();
+        let row_bytes = query.len() / 2;
+        dots.fill(0);
+        for (block, query) in query.as_chunks::<128>().0.iter().enumerate() {
+            // Once for all rows: nothing here multiplies bytes.
+            let query = query.map(i16::from);
+            for (&picked, dot) in picked.iter().zip(&mut *dots) {
+                *dot += nibbles(&row(codes, row_bytes, picked).as_chunks::<64>().0[block], &query);
+            }
         }
     },
 };
 
+/// Sums that are added up side by side.
+const LANES: usize = 16;
+
 /// `|a - b|²`, for slices of one length.
 pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b));
+    sums.into_iter().chain(rest).sum()
 }
 
 /// One block of half bytes. A sum of eight products fits in 16 bits, and is added up in these.
-fn nibbles(codes: &[u8; 64], query: &[i8; 128]) -> i32 {
+fn nibbles(codes: &[u8; 64], query: &[i16; 128]) -> i32 {
     let (low, high) = query.split_at(64);
-    let mut sums = [0i16; 16];
-    for ((codes, low), high) in
-        codes.as_chunks::<16>().0.iter().zip(low.as_chunks::<16>().0).zip(high.as_chunks::<16>().0)
-    {
-        for lane in 0..16 {
+    let mut sums = [0i16; LANES];
+    let lanes = codes.as_chunks::<LANES>().0.iter().zip(low.as_chunks::<LANES>().0).zip(high.as_chunks::<LANES>().0);
+    for ((codes, low), high) in lanes {
+        for lane in 0..LANES {
             let [l, h] = [codes[lane] & 15, codes[lane] >> 4].map(i16::from);
-            sums[lane] += l * i16::from(low[lane]) + h * i16::from(high[lane]);
+            sums[lane] += l * low[lane] + h * high[lane];
         }
     }
     sums.iter().map(|sum| i32::from(*sum)).sum()
