@@ -5,7 +5,7 @@
 
 use super::{Bounds, Crop, Face, Landmarks};
 use crate::Photo;
-use crate::photo::sample::{Similarity, warp};
+use crate::photo::sample::Similarity;
 
 /// How a face becomes a crop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,7 +31,7 @@ impl Alignment {
             Self::Landmarks => from_landmarks(&face.landmarks).unwrap_or_else(|| from_bounds(photo, &face.bounds)),
             Self::Tight => from_bounds(photo, &face.bounds),
         };
-        Crop::from_rgb(warp(photo, &map, Crop::SIDE)).expect("warp gives 112 x 112 RGB pixels")
+        Crop::cut(photo, &map)
     }
 }
 

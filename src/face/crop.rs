@@ -30,7 +30,12 @@ impl Crop {
     /// 112 x 112 is the template itself; any other side is read as the template with a sixteenth of the side as margin all round (128 x 128, or
     /// 64 x 64 where there were few pixels).
     pub fn from_aligned(photo: &Photo) -> Self {
-        Self(warp(photo, &template(photo), Self::SIDE))
+        Self::cut(photo, &template(photo))
+    }
+
+    /// - `map`: from the crop's pixels to the photo's.
+    pub(super) fn cut(photo: &Photo, map: &Similarity) -> Self {
+        Self(warp(photo, map, Self::SIDE))
     }
 
     /// The bytes, `(112, 112, 3)`.
