@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Dots, best};
+use crate::kernel::{Dots, best, prefetch};
 
 /// Levels that a number is rounded to.
 pub(crate) const LEVELS: usize = 16;
@@ -127,18 +127,25 @@ pub(crate) fn code_bytes(dimensions: usize) -> usize {
 pub(crate) struct Scorer<'a> {
     pub(crate) query: &'a [i8],
     pub(crate) codes: &'a [u8],
+    /// Bytes of a row of codes.
+    width: usize,
     dots: Dots,
 }
 
 impl<'a> Scorer<'a> {
     /// Over rows of half bytes.
     pub(crate) fn nibbles(query: &'a [i8], codes: &'a [u8]) -> Self {
-        Self { query, codes, dots: best().nibbles }
+        Self { query, codes, width: query.len() / 2, dots: best().nibbles }
     }
 
     /// Over rows of bytes.
     pub(crate) fn bytes(query: &'a [i8], codes: &'a [u8]) -> Self {
-        Self { query, codes, dots: best().bytes }
+        Self { query, codes, width: query.len(), dots: best().bytes }
+    }
+
+    /// Asks for the codes of rows that are scored soon. Panics where a row is outside of them.
+    pub(crate) fn prefetch(&self, rows: &[u32]) {
+        rows.iter().for_each(|row| prefetch(&self.codes[*row as usize * self.width..][..self.width]));
     }
 
     /// One number for each of the rows: the greater, the nearer. Panics where a row is outside of the codes.

@@ -3,6 +3,9 @@
 //! Malkov & Yashunin 2018 (arXiv:1603.09320), algorithm 2, on scores of codes: the greater, the nearer. What the paper keeps in two heaps is one
 //! sorted list here, whose rows are marked once they were visited: it is short enough to stay in the cache, and most rows that are met are not
 //! good enough for it.
+//!
+//! Most of what a walk over many rows takes is waiting for memory. So rows are visited before those that the last ones led to were scored: their
+//! codes come while these are. It costs few visits that would else have been spared, since nearly all of the pool is visited in the end.
 
 use std::convert::Infallible;
 
@@ -46,10 +49,21 @@ pub(crate) struct Scratch {
     pool: Vec<Entry>,
     /// Rows there are.
     rows: usize,
+    /// No row in a place before it is left to visit.
+    unvisited_from: usize,
     /// What is scored next, and the scores.
     fresh: Vec<u32>,
     scores: Vec<i32>,
+    /// What is scored then.
+    ahead: Vec<u32>,
+    /// What of the scored rows goes into the pool.
+    better: Vec<Entry>,
 }
+
+/// Rows that are visited at a time where the pool is full.
+const VISITS: usize = 2;
+/// Lists that are asked for before their rows are visited.
+const LISTS_AHEAD: usize = 2 * VISITS;
 
 /// A row of the pool in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that lower ones
 /// are greater; and whether it was visited.
@@ -88,26 +102,26 @@ pub(crate) fn beam<T: Trust>(
 ) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
     scratch.meet(avoided.as_slice());
+    scratch.ahead.clear();
     scratch.meet(seeds);
-    // Everything before it was visited.
-    let mut next = 0;
+    trust.codes(&scratch.ahead)?;
     loop {
-        trust.codes(&scratch.fresh)?;
-        scorer.score(&scratch.fresh, &mut scratch.scores);
-        next = next.min(scratch.keep(ef));
-        let entries = scratch.pool.iter_mut();
-        let Some((at, entry)) = entries.enumerate().skip(next).find(|(_, entry)| entry.0 & Entry::VISITED == 0) else {
-            return Ok(());
-        };
-        let row = entry.row();
-        entry.0 |= Entry::VISITED;
-        next = at + 1;
-        trust.list(row)?;
-        scratch.meet(lists.of(row));
-        // What is most likely the next to be visited.
-        if let Some(entry) = scratch.pool[next..].iter().find(|entry| entry.0 & Entry::VISITED == 0) {
-            prefetch(lists.of(entry.row()));
+        std::mem::swap(&mut scratch.fresh, &mut scratch.ahead);
+        scratch.ahead.clear();
+        // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
+        if scratch.pool.len() >= ef {
+            for _ in 0..VISITS {
+                scratch.visit(lists, scorer, trust)?;
+            }
         }
+        scorer.score(&scratch.fresh, &mut scratch.scores);
+        scratch.keep(ef);
+        if scratch.ahead.is_empty() && !scratch.visit(lists, scorer, trust)? {
+            return Ok(());
+        }
+        // What is most likely to be visited next.
+        let unvisited = scratch.pool[scratch.unvisited_from..].iter().filter(|entry| entry.0 & Entry::VISITED == 0);
+        unvisited.take(LISTS_AHEAD).for_each(|entry| prefetch(lists.of(entry.row())));
     }
 }
 
@@ -116,46 +130,76 @@ impl Scratch {
         for row in self.met.drain(..) {
             self.met_bits[row as usize / 64] = 0;
         }
-        self.met_bits.resize(self.met_bits.len().max(rows.div_ceil(64)), 0);
+        // One more, for all that is no row: it was met.
+        self.met_bits.resize(self.met_bits.len().max(rows / 64 + 1), 0);
+        self.met_bits[rows / 64] = 1 << (rows % 64);
+        self.met.push(rows as u32);
         self.rows = rows;
         self.pool.clear();
+        self.unvisited_from = 0;
     }
 
-    /// Those of the rows that are met for the first time are what is scored next.
-    fn meet(&mut self, rows: &[u32]) {
-        self.fresh.clear();
-        for &row in rows {
-            // Not a row: the end of a list.
-            if row as usize >= self.rows {
-                continue;
-            }
-            let word = &mut self.met_bits[row as usize / 64];
-            let bit = 1 << (row % 64);
-            if *word & bit == 0 {
-                *word |= bit;
-                self.fresh.push(row);
-            }
+    /// Meets the links of the best row that was not visited; whether there was one.
+    fn visit<T: Trust>(&mut self, lists: Lists<'_>, scorer: &Scorer<'_>, trust: &T) -> Result<bool, T::Broken> {
+        let mut entries = self.pool.iter_mut().enumerate().skip(self.unvisited_from);
+        let Some((at, entry)) = entries.find(|(_, entry)| entry.0 & Entry::VISITED == 0) else {
+            return Ok(false);
+        };
+        let row = entry.row();
+        entry.0 |= Entry::VISITED;
+        self.unvisited_from = at + 1;
+        trust.list(row)?;
+        let met = self.meet(lists.of(row));
+        trust.codes(met)?;
+        scorer.prefetch(met);
+        Ok(true)
+    }
+
+    /// Those of the rows that are met for the first time are scored ahead; returns them.
+    fn meet(&mut self, rows: &[u32]) -> &[u32] {
+        let from = self.ahead.len();
+        self.ahead.resize(from + rows.len(), 0);
+        let mut count = from;
+        // Without a branch for each: no CPU foresees which were met.
+        for row in rows {
+            let row = (*row).min(self.rows as u32);
+            let (word, bit) = (&mut self.met_bits[row as usize / 64], 1 << (row % 64));
+            self.ahead[count] = row;
+            count += usize::from(*word & bit == 0);
+            *word |= bit;
         }
-        self.met.extend_from_slice(&self.fresh);
+        self.ahead.truncate(count);
+        let met = &self.ahead[from..];
+        self.met.extend_from_slice(met);
+        met
     }
 
-    /// Puts what was scored where it belongs in the pool; returns the first place that changed.
-    fn keep(&mut self, ef: usize) -> usize {
-        let mut first = self.pool.len();
+    /// Puts what was scored where it belongs in the pool.
+    fn keep(&mut self, ef: usize) {
+        let last = if self.pool.len() < ef { None } else { self.pool.last() };
+        let least = last.copied().unwrap_or(Entry(0));
+        self.better.resize(self.fresh.len(), least);
+        let mut count = 0;
         for (&row, &score) in self.fresh.iter().zip(&self.scores) {
-            let entry = Entry::new(score, row);
-            if self.pool.len() >= ef {
-                if self.pool.last().is_none_or(|last| entry <= *last) {
-                    continue;
-                }
-                self.pool.pop();
-            }
-            // Greater first. A visited mark is below what tells two rows apart.
-            let at = self.pool.partition_point(|other| *other > entry);
-            self.pool.insert(at, entry);
-            first = first.min(at);
+            self.better[count] = Entry::new(score, row);
+            count += usize::from(self.better[count] > least);
         }
-        first
+        let better = &mut self.better[..count];
+        better.sort_unstable_by(|a, b| b.cmp(a));
+        // From the last to the first, so that what they push down moves once.
+        let mut end = self.pool.len();
+        self.pool.resize(end + count, least);
+        for (before, entry) in better.iter().enumerate().rev() {
+            // Greater first. A visited mark is below what tells two rows apart.
+            let at = self.pool[..end].partition_point(|other| other > entry);
+            self.pool.copy_within(at..end, at + before + 1);
+            self.pool[at + before] = *entry;
+            end = at;
+        }
+        self.pool.truncate(ef);
+        if count > 0 {
+            self.unvisited_from = self.unvisited_from.min(end);
+        }
     }
 
     /// The row with the greatest score among the first.

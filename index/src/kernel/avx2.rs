@@ -64,7 +64,6 @@ fn horizontal_sum(lanes: __m256) -> f32 {
 /// Bytes are widened first: products of two of them, added in pairs, don't fit in 16 bits.
 #[target_feature(enable = "avx2,fma")]
 fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
-    picked.iter().for_each(|&picked| prefetch(row(codes, query.len(), picked)));
     for (&picked, dot) in picked.iter().zip(dots) {
         let mut sum = _mm256_setzero_si256();
         for (codes, query) in row(codes, query.len(), picked).as_chunks::<16>().0.iter().zip(query.as_chunks::<16>().0)
@@ -82,7 +81,6 @@ fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
 #[target_feature(enable = "avx2,fma")]
 fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
     let width = query.len() / 2;
-    picked.iter().for_each(|&picked| prefetch(row(codes, width, picked)));
     let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
     for (&picked, dot) in picked.iter().zip(dots) {
         let mut sum = _mm256_setzero_si256();

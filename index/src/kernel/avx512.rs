@@ -57,7 +57,6 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
-    picked.iter().for_each(|&picked| prefetch(row(codes, query.len(), picked)));
     for (picked, dots) in picked.chunks(4).zip(dots.chunks_mut(4)) {
         let rows = four(codes, query.len(), picked);
         let mut sums = [_mm512_setzero_si512(); 4];
@@ -74,7 +73,6 @@ fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
     let width = query.len() / 2;
-    picked.iter().for_each(|&picked| prefetch(row(codes, width, picked)));
     let low = _mm512_set1_epi8(15);
     for (picked, dots) in picked.chunks(4).zip(dots.chunks_mut(4)) {
         let rows = four(codes, width, picked);

@@ -84,14 +84,15 @@ fn row<T>(rows: &[T], width: usize, row: u32) -> &[T] {
     &rows[row as usize * width..][..width]
 }
 
-/// Asks for a row that is measured soon: a walk jumps, and no hardware foresees where to.
+/// Asks for a row that is measured soon: a walk jumps, and no hardware foresees where to. Only the second level of the cache is asked to have it:
+/// fewer can be on their way to the first, and who asks for one more waits.
 #[inline(always)]
 pub(crate) fn prefetch<T>(row: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in row.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a hint, and the address is that of a live slice; every x86-64 has SSE.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;

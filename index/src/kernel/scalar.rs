@@ -1,6 +1,6 @@
 //! The definition of a distance and of a product of codes, in plain Rust.
 
-use super::{Kernel, prefetch, row};
+use super::{Kernel, row};
 
 pub(super) const KERNEL: Kernel = Kernel {
     scan: |query, rows, distances| {
@@ -14,14 +14,12 @@ pub(super) const KERNEL: Kernel = Kernel {
         }
     },
     bytes: |query, codes, picked, dots| {
-        picked.iter().for_each(|&picked| prefetch(row(codes, query.len(), picked)));
         for (&picked, dot) in picked.iter().zip(dots) {
             let row = row(codes, query.len(), picked);
             *dot = row.iter().zip(query).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum();
         }
     },
     nibbles: |query, codes, picked, dots| {
-        picked.iter().for_each(|&picked| prefetch(row(codes, query.len() / 2, picked)));
         let row_bytes = query.len() / 2;
         dots.fill(0);
         for (block, query) in query.as_chunks::<128>().0.iter().enumerate() {
