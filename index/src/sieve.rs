@@ -3,14 +3,12 @@
 //! A row differs from its decoded codes by a vector whose length is known, and a query from its bytes; so by the Cauchy-Schwarz inequality a
 //! product of codes and bytes bounds the product of row and query, and so their distance. Nothing that belongs to the answers is ruled out.
 
-use crate::kernel::{self, Kernel};
+use crate::kernel::{self, COLUMN, Kernel};
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::rounded;
 
 /// Rows whose codes are looked at before any of them is measured.
 const BLOCK: usize = 64;
-/// Scores that are looked at together, since most are too low.
-const LANES: usize = 16;
 /// Numbers that kernels take at a time.
 const WIDTH: usize = 128;
 /// Steps between the lowest and the highest level.
@@ -20,7 +18,7 @@ const QUERY_MAX: f32 = 127.0;
 /// More than rounding changes a product of unit vectors of up to [`WIDTH`] numbers by.
 const ROUNDING: f32 = 1e-5;
 
-/// The codes of some rows, without the rows. A number is `lowest` and its code times `step`, and what is left of it.
+/// The codes of some rows, in columns, without the rows. A number is `lowest` and its code times `step`, and what is left of it.
 #[derive(Clone)]
 pub(crate) struct Sieve {
     codes: Vec<u8>,
@@ -39,14 +37,16 @@ impl Sieve {
         let [lowest, highest] = vectors.iter().fold([0f32; 2], |[low, high], x| [low.min(*x), high.max(*x)]);
         let step = ((highest - lowest) / STEPS).max(f32::MIN_POSITIVE);
         let width = width(dimensions);
-        let mut codes = vec![0; vectors.len() / dimensions * width];
+        let mut codes = vec![0; kernel::columns_bytes(vectors.len() / dimensions, width)];
+        let mut numbers = vec![0; width];
         let (mut rest_max, mut length_max, mut length_min) = (0f32, 0f32, f32::INFINITY);
-        for (vector, codes) in vectors.chunks_exact(dimensions).zip(codes.chunks_exact_mut(width)) {
+        for (row, vector) in vectors.chunks_exact(dimensions).enumerate() {
             let mut rest = 0.0;
-            for (x, code) in vector.iter().zip(codes) {
+            for (x, code) in vector.iter().zip(&mut numbers) {
                 *code = ((x - lowest) / step + 0.5) as u8;
                 rest += (x - (lowest + step * f32::from(*code))).powi(2);
             }
+            kernel::put_in_column(&mut codes, row, &numbers);
             rest_max = rest_max.max(rest.sqrt());
             length_max = length_max.max(length(vector));
             length_min = length_min.min(length(vector));
@@ -66,14 +66,14 @@ impl Sieve {
     ) {
         let dimensions = query.vector.len();
         let least = |nearest: &Nearest| self.score_min(query, nearest.bound());
-        let (mut rows, mut scores) = ([0; BLOCK], [0; BLOCK]);
+        let mut scores = [0; BLOCK];
         let mut wanted = least(nearest);
         let count = vectors.len() / dimensions;
-        for block in (0..count).step_by(BLOCK).map(|first| first..count.min(first + BLOCK)) {
-            let (rows, scores) = (&mut rows[..block.len()], &mut scores[..block.len()]);
-            rows.iter_mut().zip(block.clone()).for_each(|(at, row)| *at = row as u32);
-            (query.kernel.bytes)(&query.bytes, &self.codes, rows, scores);
-            for (first, scores) in block.step_by(LANES).zip(scores.chunks(LANES)) {
+        for (block, codes) in (0..count).step_by(BLOCK).zip(self.codes.chunks(BLOCK * query.bytes.len())) {
+            (query.kernel.columns)(&query.bytes, codes, &mut scores[..codes.len() / query.bytes.len()]);
+            // What fills up the last of the rows was no row.
+            let scores = &scores[..BLOCK.min(count - block)];
+            for (first, scores) in (block..).step_by(COLUMN).zip(scores.chunks(COLUMN)) {
                 // Without a branch for each, so that they are compared at once.
                 if !scores.iter().fold(false, |any, score| any | (*score >= wanted)) {
                     continue;

@@ -8,7 +8,7 @@ use crate::segment::Row;
 use crate::sieve::{Query, Sieve};
 
 /// Vectors in one chunk: what a writer copies at most when a snapshot shares its last chunk, and what is searched at once.
-const CHUNK: usize = 256;
+const CHUNK: usize = 64;
 
 /// Vectors in chunks that snapshots share; all chunks but the last are full, so that a search scans long slices.
 #[derive(Clone, Default)]

@@ -5,11 +5,11 @@ use std::arch::x86_64::{
     _mm_movehdup_ps, _mm_movehl_ps, _mm_shuffle_epi32, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepu8_epi16,
     _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_sub_ps,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_sub_ps,
 };
 
-use super::{Kernel, prefetch, row, scalar};
+use super::{COLUMN, Kernel, prefetch, row, scalar};
 
 const LANES: usize = 8;
 /// Rows between asking for one and measuring it.
@@ -100,6 +100,28 @@ fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
             sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
         }
         *dot = sum_of_lanes(sum);
+    }
+}
+
+/// Every second byte is widened by taking its neighbour away, and so is the query.
+#[target_feature(enable = "avx2,fma")]
+fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    let lower = _mm256_set1_epi16(255);
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len()).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(query.as_chunks::<4>().0) {
+            let pair = |a: i8, b: i8| _mm256_set1_epi32(i32::from(b) << 16 | i32::from(i16::from(a).cast_unsigned()));
+            let (even, odd) = (pair(query[0], query[2]), pair(query[1], query[3]));
+            for (sum, rows) in sums.iter_mut().zip(rows.as_chunks::<32>().0) {
+                let codes = load(rows);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_and_si256(codes, lower), even));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), odd));
+            }
+        }
+        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
+            // SAFETY: eight `i32` are 32 bytes, and `storeu` asks for no alignment.
+            unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), sum) };
+        }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_add_epi32, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castsi512_si128, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_srli_epi16, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::{Kernel, prefetch, row, scalar};
+use super::{COLUMN, Kernel, prefetch, row, scalar};
 
 const LANES: usize = 16;
 /// Rows between asking for one and measuring it.
@@ -87,6 +87,21 @@ fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
             }
         }
         store(sum_each(sums), dots);
+    }
+}
+
+/// Two sums a block, because one would wait for itself.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len()).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        let steps = block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(query.as_chunks::<4>().0);
+        for (at, (rows, query)) in steps.enumerate() {
+            let query = _mm512_set1_epi32(i32::from_le_bytes(query.map(i8::cast_unsigned)));
+            sums[at % 2] = _mm512_dpbusd_epi32(sums[at % 2], load(rows), query);
+        }
+        // SAFETY: sixteen `i32` are 64 bytes, and `storeu` asks for no alignment.
+        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) };
     }
 }
 

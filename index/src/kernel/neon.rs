@@ -7,6 +7,7 @@ use std::arch::aarch64::{
     vreinterpretq_s16_u16, vshrq_n_u8, vsubq_f32,
 };
 
+use super::scalar::columns;
 use super::{Kernel, row, scalar};
 
 const LANES: usize = 4;

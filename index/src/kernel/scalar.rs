@@ -1,6 +1,6 @@
 //! The definition of a distance and of a product of codes, in plain Rust.
 
-use super::{Kernel, row};
+use super::{COLUMN, Kernel, row};
 
 pub(super) const KERNEL: Kernel = Kernel {
     scan: |query, rows, distances| {
@@ -30,7 +30,19 @@ pub(super) const KERNEL: Kernel = Kernel {
             }
         }
     },
+    columns,
 };
+
+pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len()).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        *dots = [0; COLUMN];
+        for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(query.as_chunks::<4>().0) {
+            for (dot, codes) in dots.iter_mut().zip(rows.as_chunks::<4>().0) {
+                *dot += codes.iter().zip(query).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum::<i32>();
+            }
+        }
+    }
+}
 
 /// Sums that are added up side by side.
 const LANES: usize = 16;

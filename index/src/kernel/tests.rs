@@ -14,7 +14,7 @@ fn vectors() -> impl Strategy<Value = (usize, Vec<f32>)> {
 fn codes() -> impl Strategy<Value = (Vec<i8>, Vec<u8>)> {
     let extreme = prop_oneof![Just(-127i8), Just(127), -127i8..=127];
     let byte = prop_oneof![Just(255u8), Just(0), any::<u8>()];
-    (1usize..4, 0usize..11).prop_flat_map(move |(blocks, rows)| {
+    (1usize..4, 0usize..40).prop_flat_map(move |(blocks, rows)| {
         let query = prop::collection::vec(extreme.clone(), blocks * 128);
         (query, prop::collection::vec(byte.clone(), blocks * 128 * rows))
     })
@@ -60,7 +60,12 @@ proptest! {
                 (0..width).map(|at| number(at) * i32::from(query[at])).sum()
             })
             .collect();
+        let mut blocks = vec![0; columns_bytes(bytes.len(), width)];
+        codes.chunks(width).enumerate().for_each(|(at, row)| put_in_column(&mut blocks, at, row));
         for (name, kernel) in available() {
+            let mut found = vec![-1; bytes.len().next_multiple_of(COLUMN)];
+            (kernel.columns)(&query, &blocks, &mut found);
+            prop_assert_eq!(&found[..bytes.len()], &bytes, "columns of {}", name);
             for (what, expected, dots) in [("bytes", &bytes, kernel.bytes), ("nibbles", &nibbles, kernel.nibbles)] {
                 let picked: Vec<u32> = (0..expected.len() as u32).rev().collect();
                 let mut found = vec![0; expected.len()];
