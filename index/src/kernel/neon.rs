@@ -7,7 +7,6 @@ use std::arch::aarch64::{
     vreinterpretq_s16_u16, vshrq_n_u8, vsubq_f32,
 };
 
-use super::scalar::columns;
 use super::{Kernel, row, scalar};
 
 const LANES: usize = 4;
@@ -68,6 +67,12 @@ fn bytes(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
         }
         *dot = vaddvq_s32(sums[0]) + vaddvq_s32(sums[1]);
     }
+}
+
+/// What the compiler makes of the definition has NEON in it already.
+#[target_feature(enable = "neon")]
+fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    scalar::columns(query, blocks, dots);
 }
 
 #[target_feature(enable = "neon")]

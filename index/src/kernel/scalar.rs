@@ -37,8 +37,11 @@ pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
     for (block, dots) in blocks.chunks_exact(COLUMN * query.len()).zip(dots.as_chunks_mut::<COLUMN>().0) {
         *dots = [0; COLUMN];
         for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(query.as_chunks::<4>().0) {
-            for (dot, codes) in dots.iter_mut().zip(rows.as_chunks::<4>().0) {
-                *dot += codes.iter().zip(query).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum::<i32>();
+            let words: [u32; COLUMN] = std::array::from_fn(|row| u32::from_le_bytes(rows.as_chunks().0[row]));
+            for (at, q) in query.iter().enumerate() {
+                for (dot, word) in dots.iter_mut().zip(words) {
+                    *dot += (word >> (8 * at) & 255).cast_signed() * i32::from(*q);
+                }
             }
         }
     }
