@@ -13,7 +13,7 @@ use super::{COLUMN, Kernel, prefetch, row, scalar};
 
 const LANES: usize = 8;
 /// Rows between asking for one and measuring it.
-const AHEAD: usize = 3;
+const AHEAD: usize = 6;
 
 pub(super) fn detect() -> Option<Kernel> {
     kernel_if!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))

@@ -12,7 +12,7 @@ use super::{COLUMN, Kernel, prefetch, row, scalar};
 
 const LANES: usize = 16;
 /// Rows between asking for one and measuring it.
-const AHEAD: usize = 3;
+const AHEAD: usize = 6;
 
 pub(super) fn detect() -> Option<Kernel> {
     kernel_if!(
