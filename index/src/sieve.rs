@@ -3,6 +3,8 @@
 //! A row differs from its decoded codes by a vector whose length is known, and a query from its bytes; so by the Cauchy-Schwarz inequality a
 //! product of codes and bytes bounds the product of row and query, and so their distance. Nothing that belongs to the answers is ruled out.
 
+use std::cell::OnceCell;
+
 use crate::kernel::{self, COLUMN, Kernel};
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::rounded;
@@ -64,7 +66,8 @@ impl Sieve {
         nearest: &mut Nearest,
         mut key: impl FnMut(usize) -> Option<u64>,
     ) {
-        let dimensions = query.vector.len();
+        let (vector, query) = (query.vector, query.coded());
+        let dimensions = vector.len();
         let least = |nearest: &Nearest| self.score_min(query, nearest.bound());
         let mut scores = [0; BLOCK];
         let mut wanted = least(nearest);
@@ -83,7 +86,7 @@ impl Sieve {
                         continue;
                     }
                     let mut distance = [0.0];
-                    (query.kernel.scan)(query.vector, &vectors[row * dimensions..][..dimensions], &mut distance);
+                    (query.kernel.scan)(vector, &vectors[row * dimensions..][..dimensions], &mut distance);
                     if distance[0] <= nearest.bound()
                         && let Some(key) = key(row)
                     {
@@ -96,7 +99,7 @@ impl Sieve {
     }
 
     /// What a row's score is at least if its squared distance is at most `bound`.
-    fn score_min(&self, query: &Query<'_>, bound: f32) -> i32 {
+    fn score_min(&self, query: &Coded, bound: f32) -> i32 {
         // Of the row and the query, then of the row's levels and the query's bytes.
         let product = (query.length.powi(2) + self.length_min.powi(2) - bound) / 2.0;
         let rounding = ROUNDING * (query.bytes.len() / WIDTH) as f32;
@@ -105,9 +108,15 @@ impl Sieve {
     }
 }
 
-/// What rows are looked for by. A number is its byte times `step`, and what is left of it.
+/// What rows are looked for by.
 pub(crate) struct Query<'a> {
     pub(crate) vector: &'a [f32],
+    /// Once a sieve asked for it: where everything has a graph, none does.
+    coded: OnceCell<Coded>,
+}
+
+/// A number of the query is its byte times `step`, and what is left of it.
+struct Coded {
     bytes: Vec<i8>,
     bytes_sum: f32,
     step: f32,
@@ -119,13 +128,23 @@ pub(crate) struct Query<'a> {
 
 impl<'a> Query<'a> {
     pub(crate) fn new(vector: &'a [f32]) -> Self {
+        Self { vector, coded: OnceCell::new() }
+    }
+
+    fn coded(&self) -> &Coded {
+        self.coded.get_or_init(|| Coded::new(self.vector))
+    }
+}
+
+impl Coded {
+    fn new(vector: &[f32]) -> Self {
         let largest = vector.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
         let step = largest / QUERY_MAX;
         let mut bytes: Vec<i8> = vector.iter().map(|x| rounded(x / step) as i8).collect();
         let rest: f32 = vector.iter().zip(&bytes).map(|(x, byte)| (x - step * f32::from(*byte)).powi(2)).sum();
         let bytes_sum = bytes.iter().map(|byte| f32::from(*byte)).sum();
         bytes.resize(width(vector.len()), 0);
-        Self { vector, bytes, bytes_sum, step, rest: rest.sqrt(), length: length(vector), kernel: kernel::best() }
+        Self { bytes, bytes_sum, step, rest: rest.sqrt(), length: length(vector), kernel: kernel::best() }
     }
 }
 

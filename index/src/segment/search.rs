@@ -13,6 +13,7 @@ use super::checked::{Checked, Damaged};
 use super::rerank::rerank;
 use super::{Ids, Segment};
 use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
+use crate::kernel::prefetch;
 use crate::nearest::{Found, Nearest};
 use crate::sieve::Query;
 use crate::{Effort, Result, Search};
@@ -142,13 +143,15 @@ impl Segment {
 
     /// Rows and the distances of what is kept of them, under their ids.
     fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
-        let mut ids = Vec::with_capacity(rows.len());
+        let ids = self.bytes.unchecked(self.sections.ids.clone()).as_chunks::<8>().0;
         for row in rows {
             self.check_row(*row)?;
-            ids.push(self.id(*row)?);
+            // Asked for, and read at the end.
+            prefetch(&ids[*row as usize..][..1]);
         }
         let distances = self.unchecked_kept()?.distances(query, rows);
-        Ok(distances.into_iter().zip(ids).map(|(distance, key)| Found { distance, key }).collect())
+        let found = |(row, distance): (&u32, f32)| Ok(Found { distance, key: self.id(*row)? });
+        rows.iter().zip(distances).map(found).collect()
     }
 }
 
