@@ -9,7 +9,7 @@
 
 use std::convert::Infallible;
 
-use super::Lists;
+use super::{Lists, NONE, SEEDS};
 use crate::kernel::prefetch;
 use crate::quantiser::Scorer;
 
@@ -202,13 +202,21 @@ impl Scratch {
         }
     }
 
-    /// The row with the greatest score among the first.
-    pub(super) fn best_of_first(&mut self, scorer: &Scorer<'_>, count: usize) -> u32 {
+    /// The rows with the greatest scores among the first, best first; [`NONE`] where there are no more.
+    pub(super) fn best_of_first(&mut self, scorer: &Scorer<'_>, count: usize) -> [u32; SEEDS] {
         self.fresh.clear();
         self.fresh.extend(0..count as u32);
         scorer.score(&self.fresh, &mut self.scores);
-        let entries = self.fresh.iter().zip(&self.scores).map(|(row, score)| Entry::new(*score, *row));
-        entries.max().map_or(0, Entry::row)
+        let mut best = [None; SEEDS];
+        for (row, score) in self.fresh.iter().zip(&self.scores) {
+            let entry = Some(Entry::new(*score, *row));
+            if entry > best[SEEDS - 1] {
+                let at = best.partition_point(|better| *better > entry);
+                best[at..].rotate_right(1);
+                best[at] = entry;
+            }
+        }
+        best.map(|entry| entry.map_or(NONE, Entry::row))
     }
 
     /// What the last search found, best first.

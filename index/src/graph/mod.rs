@@ -149,12 +149,13 @@ impl<'a> Graph<'a> {
         trust: &T,
     ) -> Result<&'s [Entry], T::Broken> {
         let upper = Scorer::nibbles(query, self.upper_codes);
-        let pivot = scratch.best_of_first(&upper, self.pivots);
-        let Ok(()) = beam::beam(self.upper, &upper, &[pivot], None, UPPER_EF, scratch, &Trusted);
-        let mut seeds = [NONE; SEEDS];
-        for (seed, found) in seeds.iter_mut().zip(scratch.found()) {
-            *seed = self.upper_rows[found.row() as usize];
+        let mut seeds = scratch.best_of_first(&upper, self.pivots);
+        // In a small graph all of the upper layer was compared by now.
+        if self.pivots < self.upper_rows.len() {
+            let Ok(()) = beam::beam(self.upper, &upper, &seeds, None, UPPER_EF, scratch, &Trusted);
+            seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
         }
+        let seeds = seeds.map(|seed| self.upper_rows.get(seed as usize).copied().unwrap_or(NONE));
         beam::beam(self.lower, &Scorer::nibbles(query, codes), &seeds, avoided, ef, scratch, trust)?;
         Ok(scratch.found())
     }

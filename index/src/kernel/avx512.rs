@@ -90,18 +90,35 @@ fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
     }
 }
 
-/// Two sums a block, because one would wait for itself.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
-    for (block, dots) in blocks.chunks_exact(COLUMN * query.len()).zip(dots.as_chunks_mut::<COLUMN>().0) {
-        let mut sums = [_mm512_setzero_si512(); 2];
-        let steps = block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(query.as_chunks::<4>().0);
-        for (at, (rows, query)) in steps.enumerate() {
-            let query = _mm512_set1_epi32(i32::from_le_bytes(query.map(i8::cast_unsigned)));
-            sums[at % 2] = _mm512_dpbusd_epi32(sums[at % 2], load(rows), query);
+    let together = |count: usize| count * COLUMN * query.len();
+    let (dots_of_four, dots) = dots.as_chunks_mut::<{ 4 * COLUMN }>();
+    let (fours, blocks) = blocks.split_at(together(4) * dots_of_four.len());
+    for (blocks, dots) in fours.chunks_exact(together(4)).zip(dots_of_four) {
+        side_by_side::<4>(query, blocks, dots);
+    }
+    for (block, dots) in blocks.chunks_exact(together(1)).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        side_by_side::<1>(query, block, dots);
+    }
+}
+
+/// Some blocks at once, so that what is read of the query is read once for all of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn side_by_side<const BLOCKS: usize>(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    let steps = query.len() / 4;
+    let rows = &blocks.as_chunks::<{ 4 * COLUMN }>().0[..BLOCKS * steps];
+    let mut sums = [_mm512_setzero_si512(); BLOCKS];
+    for (at, query) in query.as_chunks::<4>().0.iter().enumerate() {
+        let query = _mm512_set1_epi32(i32::from_le_bytes(query.map(i8::cast_unsigned)));
+        for (block, sum) in sums.iter_mut().enumerate() {
+            *sum = _mm512_dpbusd_epi32(*sum, load(&rows[block * steps + at]), query);
         }
+    }
+    for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<COLUMN>().0) {
         // SAFETY: sixteen `i32` are 64 bytes, and `storeu` asks for no alignment.
-        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) };
+        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), sum) };
     }
 }
 

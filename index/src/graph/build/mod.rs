@@ -116,7 +116,7 @@ fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopp
     upper.insert(&all, stop, |layer, inserted, row, scratch| {
         let mut query = Vec::new();
         let scorer = layer.scorer(layer.query(row, &mut query));
-        [scratch.best_of_first(&scorer, inserted.min(PIVOTS)), NONE, NONE, NONE]
+        scratch.best_of_first(&scorer, inserted.min(PIVOTS))
     })?;
     reach::every_row(&mut upper, &all[..PIVOTS.min(all.len())]);
     Ok(upper)
@@ -129,8 +129,8 @@ fn homes(upper: &Layer, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped>
         query.clear();
         query.extend(code.iter().map(|byte| (byte ^ OFFSET).cast_signed()));
         let scorer = upper.scorer(query);
-        let pivot = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
-        let Ok(()) = beam(upper.lists(), &scorer, &[pivot], None, ASSIGN_EF, scratch, &Trusted);
+        let pivots = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
+        let Ok(()) = beam(upper.lists(), &scorer, &pivots, None, ASSIGN_EF, scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
         Ok(Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) })
