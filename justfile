@@ -20,9 +20,9 @@ demo:
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
 
-# Look for a damaged index that makes it panic; needs a nightly compiler and `cargo install cargo-fuzz`
+# Look for a file that makes its reader panic (edited, replaced: an index; vectors); needs a nightly compiler and `cargo install cargo-fuzz`
 fuzz TARGET *ARGS:
-    cd index && cargo +nightly fuzz run {{TARGET}} {{ARGS}}
+    cd {{ if TARGET == "vectors" { "cli" } else { "index" } }} && cargo +nightly fuzz run {{TARGET}} {{ARGS}}
 
 # What `check` refuses and a tool can mend
 fix:
