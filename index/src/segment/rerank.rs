@@ -11,7 +11,7 @@ use crate::nearest::{Found, Nearest};
 const FIRST: usize = 14;
 const MORE: usize = 16;
 /// How many standard deviations a row's code may be wrong by.
-const DEVIATIONS: f32 = 4.0;
+const DEVIATIONS: f32 = 5.0;
 
 /// The `k` nearest of the rows, or fewer if there are no more, nearest first.
 ///
