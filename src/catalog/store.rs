@@ -82,23 +82,29 @@ impl Catalog {
         Snapshot::new(&self.path, &transaction)
     }
 
-    /// Runs `change` in a transaction and returns when it is durable. Nothing is written if `change` fails or changes nothing.
+    /// Runs `change` in a transaction and returns when it is durable, with the sequence number of the last commit then. Nothing is written if
+    /// `change` fails or changes nothing.
     ///
     /// Log entries up to and including `contained`, which every view holds on disk, are dropped on the way.
-    pub(crate) fn write<T>(&self, contained: u64, change: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn write<T>(
+        &self,
+        contained: u64,
+        change: impl FnOnce(&mut Change<'_>) -> Result<T>,
+    ) -> Result<(T, u64)> {
         let mut transaction = self.database.begin_write().map_err(storage(&self.path))?;
         transaction.set_two_phase_commit(true);
         let mut tables = Change::new(&self.path, &transaction)?;
         let outcome = change(&mut tables)?;
+        let before = tables.sequence();
         let Some(sequence) = tables.finish(contained)? else {
             transaction.abort().map_err(storage(&self.path))?;
-            return Ok(outcome);
+            return Ok((outcome, before));
         };
         transaction.commit().map_err(storage(&self.path))?;
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         // The commit is durable whatever becomes of its witness, which only guards against damage.
         let _ = acknowledged.write(sequence);
-        Ok(outcome)
+        Ok((outcome, sequence))
     }
 }
 

@@ -39,6 +39,11 @@ impl<'t> Change<'t> {
         })
     }
 
+    /// Of the last commit before this one.
+    pub(super) fn sequence(&self) -> u64 {
+        self.state.sequence
+    }
+
     /// One face, as this transaction sees it.
     pub(crate) fn face(&self, id: FaceId) -> Result<Option<FaceRecord>> {
         face_in(self.path, &self.faces, id)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use roaring::RoaringTreemap;
-use vultus_index::{Effort, Index, Search};
+use vultus_index::{Effort, Search};
 
 use super::Gallery;
 use crate::catalog::{FaceId, FaceRecord, Filter, Snapshot};
@@ -130,24 +130,24 @@ impl Gallery {
     pub fn nearest(&self, embedding: &Embedding, options: &IdentifyOptions) -> Result<(Vec<NearFace>, Vec<Match>)> {
         options.check()?;
         let allowed = options.filter.as_ref().map(|filter| self.allowed(filter)).transpose()?;
-        self.with_index(|index| self.nearest_in(index, embedding, options, allowed.as_ref()))
+        self.with_vectors(|vectors| self.nearest_in(vectors, embedding, options, allowed.as_ref()))
     }
 
     fn nearest_in(
         &self,
-        index: &Index,
+        vectors: &vultus_index::Snapshot,
         embedding: &Embedding,
         options: &IdentifyOptions,
         allowed: Option<&RoaringTreemap>,
     ) -> Result<(Vec<NearFace>, Vec<Match>)> {
         let now = self.catalog.read()?;
-        let count = index.count();
+        let count = vectors.count();
         let mut depth = options.k.min(count);
         loop {
             let exact = options.exact || depth > GRAPH_DEPTH_MAX;
             let effort = if exact { Effort::Exact } else { Effort::Width(EF) };
             let search = Search { k: depth, effort, allowed, within: None };
-            let mut found = index.search(embedding.as_slice(), &search)?;
+            let mut found = vectors.search(embedding.as_slice(), &search)?;
             let all_seen = found.len() < depth || depth == count;
             let before = found.len();
             found.retain(|neighbor| neighbor.distance <= options.within);

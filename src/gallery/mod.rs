@@ -1,19 +1,22 @@
 //! The folder on disk: the only module that knows the index and the catalog both.
 //!
 //! The catalog is the truth: a write is one of its transactions and is acknowledged when that is durable. The index of
-//! vectors and the filters are views, each behind its own lock, that follow the catalog by its log; see `view`.
+//! vectors and the filters are views that follow the catalog by its log (see `view`). Readers of the index wait for nobody (`vectors`), those of the
+//! filters share a lock.
 
 mod cluster;
 mod identify;
 mod inspect;
 mod new_photo;
+mod vectors;
 mod verify;
 mod view;
 mod write;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use vultus_index::Index;
 
@@ -28,6 +31,7 @@ use crate::catalog::filters::FilterIndex;
 use crate::catalog::{Catalog, Filter};
 use crate::{Error, Recognizer, Result};
 use roaring::RoaringTreemap;
+use vectors::Vectors;
 use view::{Follower, View};
 
 /// One folder of faces: catalog (the truth), vectors and filters (views), and the recognizer that made them.
@@ -37,9 +41,11 @@ pub struct Gallery {
     folder: PathBuf,
     recognizer: Recognizer,
     catalog: Catalog,
-    index: RwLock<Follower<Index>>,
+    index: Vectors,
     filters: RwLock<Follower<FilterIndex>>,
     rebuilt: Mutex<Vec<String>>,
+    /// The last commit that a caller was told of: every answer from now on contains it.
+    acknowledged: AtomicU64,
 }
 
 impl Gallery {
@@ -56,10 +62,11 @@ impl Gallery {
         let catalog = Catalog::open(folder, recognizer.digest())?;
         let now = catalog.read()?;
         let mut rebuilt = Vec::new();
-        let index = Follower::open(folder, &now, &mut rebuilt)?;
+        let index = Vectors::open(folder, &now, &mut rebuilt)?;
         let filters = Follower::open(folder, &now, &mut rebuilt)?;
-        let (index, filters, rebuilt) = (RwLock::new(index), RwLock::new(filters), Mutex::new(rebuilt));
-        Ok(Self { folder: folder.to_owned(), recognizer, catalog, index, filters, rebuilt })
+        let (filters, rebuilt) = (RwLock::new(filters), Mutex::new(rebuilt));
+        let acknowledged = AtomicU64::new(now.sequence());
+        Ok(Self { folder: folder.to_owned(), recognizer, catalog, index, filters, rebuilt, acknowledged })
     }
 
     /// The recognizer that this gallery was opened with.
@@ -73,10 +80,10 @@ impl Gallery {
     /// Only of storage.
     pub fn flush(&self) -> Result<()> {
         let now = self.catalog.read()?;
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.catch_up(&now)?;
-        index.keep()?;
-        drop(index);
+        self.index.write(|index| {
+            index.catch_up(&now)?;
+            index.keep()
+        })?;
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         filters.catch_up(&now)?;
         filters.keep()
@@ -88,8 +95,7 @@ impl Gallery {
     /// Only of storage.
     pub fn settle(&self) -> Result<()> {
         self.flush()?;
-        let settle =
-            || self.index.write().unwrap_or_else(PoisonError::into_inner).view_mut().settle().map_err(Error::from);
+        let settle = || self.index.write(|index| Ok(index.view_mut().settle()?));
         match settle() {
             Err(error) if is_damaged_index(&error) => {
                 self.rebuild_index(&error)?;
@@ -104,8 +110,7 @@ impl Gallery {
     /// # Errors
     /// Only of storage.
     pub fn check(&self) -> Result<Vec<String>> {
-        let index = self.current_index()?;
-        Ok(index.view().verify().iter().map(ToString::to_string).collect())
+        Ok(self.vectors()?.verify().iter().map(ToString::to_string).collect())
     }
 
     /// Rebuilds the index of vectors from the catalog, if any of it is known to be damaged.
@@ -113,43 +118,37 @@ impl Gallery {
     /// # Errors
     /// Only of storage.
     pub fn repair(&self) -> Result<()> {
-        let damage = read(&self.index).view().damage().into_iter().next();
+        let damage = self.index.latest().damage().into_iter().next();
         damage.map_or(Ok(()), |reason| self.rebuild_index(&Error::Index(reason)))
     }
 
-    /// What the index answers, and once more from a new one where its files turn out to be damaged.
-    fn with_index<T>(&self, ask: impl Fn(&Index) -> Result<T>) -> Result<T> {
-        match self.current_index().and_then(|index| ask(index.view())) {
+    /// What the vectors answer, and once more those of a new index where its files turn out to be damaged.
+    fn with_vectors<T>(&self, ask: impl Fn(&vultus_index::Snapshot) -> Result<T>) -> Result<T> {
+        match self.vectors().and_then(|vectors| ask(&vectors)) {
             Err(error) if is_damaged_index(&error) => {
                 self.rebuild_index(&error)?;
-                ask(self.current_index()?.view())
+                ask(&*self.vectors()?)
             }
             answer => answer,
         }
     }
 
     fn rebuild_index(&self, reason: &Error) -> Result<()> {
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        // Somebody else may have met the same damage and been faster.
-        if index.view().damage().is_empty() {
-            return Ok(());
-        }
-        index.replace(&self.folder, &self.catalog.read()?)?;
-        let line = format!("{}: {reason}; rebuilt from the catalog", Index::FOLDER);
-        self.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        Ok(())
+        self.index.write(|index| {
+            // Somebody else may have met the same damage and been faster.
+            if index.view().damage().is_empty() {
+                return Ok(());
+            }
+            index.replace(&self.folder, &self.catalog.read()?)?;
+            let line = format!("{}: {reason}; rebuilt from the catalog", Index::FOLDER);
+            self.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            Ok(())
+        })
     }
 
-    /// The index, containing every commit that was acknowledged before the call.
-    fn current_index(&self) -> Result<RwLockReadGuard<'_, Follower<Index>>> {
-        let now = self.catalog.read()?;
-        let index = read(&self.index);
-        if index.contains(&now) {
-            return Ok(index);
-        }
-        drop(index);
-        self.index.write().unwrap_or_else(PoisonError::into_inner).catch_up(&now)?;
-        Ok(read(&self.index))
+    /// The vectors of every commit that was acknowledged before the call.
+    fn vectors(&self) -> Result<Arc<vultus_index::Snapshot>> {
+        self.index.at(self.acknowledged.load(Ordering::Acquire), &self.catalog)
     }
 
     /// The faces that a filter lets through, of every commit that was acknowledged before the call.

@@ -243,6 +243,11 @@ impl<V: View> Follower<V> {
         self.contains(now) && self.pending == 0 && self.view.kept() == self.applied
     }
 
+    /// The commit that it contains in memory.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
+    }
+
     /// The commit up to which the log is not needed any more.
     pub(super) fn kept(&self) -> u64 {
         self.view.kept()

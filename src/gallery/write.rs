@@ -1,6 +1,7 @@
 //! ingest, forget and naming: each is one durable transaction of the catalog, and then the views follow.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Gallery, NewFace, NewPhoto, read};
@@ -150,14 +151,15 @@ impl Gallery {
 
     /// One transaction; the views follow before this returns.
     fn write<T>(&self, change: impl FnOnce(&mut Change<'_>) -> Result<T>) -> Result<T> {
-        let contained = read(&self.index).kept().min(read(&self.filters).kept());
-        let outcome = self.catalog.write(contained, change)?;
+        let contained = self.index.latest().sequence().min(read(&self.filters).kept());
+        let (outcome, sequence) = self.catalog.write(contained, change)?;
         // The write is durable and is acknowledged even if a view fails to follow: the next answer that needs the view
         // tries again, and says what is wrong.
         if let Ok(now) = self.catalog.read() {
-            let _ = self.index.write().unwrap_or_else(PoisonError::into_inner).catch_up(&now);
+            let _ = self.index.write(|index| index.catch_up(&now));
             let _ = self.filters.write().unwrap_or_else(PoisonError::into_inner).catch_up(&now);
         }
+        self.acknowledged.fetch_max(sequence, Ordering::Release);
         Ok(outcome)
     }
 }
