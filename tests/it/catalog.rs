@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,8 +39,21 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &to) } else { fs::copy(entry.path(), to).map(drop).unwrap() }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+            continue;
+        }
+        match fs::copy(entry.path(), to) {
+            // A thread of tantivy's writes while we copy: what it wrote under another name has its own by now.
+            Err(error) if error.kind() == ErrorKind::NotFound && is_temporary(&entry.path()) => {}
+            copied => drop(copied.unwrap_or_else(|error| panic!("{}: {error}", entry.path().display()))),
+        }
     }
+}
+
+/// By the name that the `tempfile` crate gives.
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp"))
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
