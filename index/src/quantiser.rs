@@ -99,15 +99,24 @@ impl<'a> Quantiser<'a> {
         }
     }
 
-    /// What a query's product with codes is the greater for, the nearer a row is; and what such a product must be multiplied by to be that with
-    /// the decoded vector, but for a constant.
-    pub(crate) fn query(&self, vector: &[f32]) -> (Vec<i8>, f32) {
+    /// A vector as the query that rows of codes are compared with.
+    pub(crate) fn query(&self, vector: &[f32]) -> Query {
         let weights: Vec<f32> = vector.iter().zip(self.step).map(|(x, step)| x * step).collect();
         let largest = weights.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-        let mut bytes: Vec<i8> = weights.iter().map(|x| rounded(x / largest * QUERY_MAX) as i8).collect();
-        bytes.resize(vector.len().div_ceil(BLOCK) * BLOCK, 0);
-        (bytes, largest / QUERY_MAX)
+        let mut numbers: Vec<i8> = weights.iter().map(|x| rounded(x / largest * QUERY_MAX) as i8).collect();
+        numbers.resize(vector.len().div_ceil(BLOCK) * BLOCK, 0);
+        let origin = vector.iter().zip(self.lowest).map(|(x, lowest)| x * lowest).sum();
+        Query { numbers, scale: largest / QUERY_MAX, origin }
     }
+}
+
+/// A row is the nearer to it, the greater its score is: the product of the row's code with `numbers`.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) numbers: Vec<i8>,
+    /// Times a score, and then `origin`, is the product of the query with what the code means.
+    pub(crate) scale: f32,
+    pub(crate) origin: f32,
 }
 
 /// To the nearest integer, for small numbers: where the sum lies only integers are floats. Unlike `round` it is no call where a CPU need not have
@@ -186,13 +195,13 @@ mod tests {
         }
         // Scores are products with the decoded vectors, but for the rounding of the query.
         let query = &vectors[7];
-        let (bytes, scale) = quantiser.query(query);
+        let Query { numbers: bytes, scale, origin } = quantiser.query(query);
         let mut scores = Vec::new();
         Scorer::nibbles(&bytes, &codes).score(&[3, 7, 300], &mut scores);
-        let exact = |row: usize| (0..131).map(|d| query[d] * (decoded(row, d) - numbers[d])).sum::<f32>();
+        let exact = |row: usize| (0..131).map(|d| query[d] * decoded(row, d)).sum::<f32>();
         let largest = (0..131).map(|d| (query[d] * numbers[131 + d]).abs()).fold(0.0, f32::max);
         for (row, score) in [3, 7, 300].into_iter().zip(scores) {
-            let found = score as f32 * scale;
+            let found = score as f32 * scale + origin;
             // Each number of the query is off by half of a 127th, times a code.
             let bound = largest / 127.0 * 0.5 * 15.0 * 131.0;
             assert!((found - exact(row)).abs() < bound, "{found} instead of {}", exact(row));

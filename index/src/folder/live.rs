@@ -29,6 +29,7 @@ impl Live {
         let state = match is_damaged {
             true if self.is_readable() => State::Worn,
             true => State::Lost,
+            false if self.segment.has_old_graph() => State::Worn,
             false => State::Sound,
         };
         Size { count, alive: self.alive(), has_graph: self.segment.has_graph(), state }

@@ -26,7 +26,7 @@ pub(super) struct Size {
 pub(super) enum State {
     /// Nothing that is bad.
     Sound,
-    /// Its links or codes are damaged: to be written anew.
+    /// Its links or codes are damaged, or of an older release: to be written anew.
     Worn,
     /// Its ids or vectors are: it cannot be.
     Lost,
@@ -53,7 +53,7 @@ pub(super) fn sealed(sizes: &[Size], pending: usize, bounds: Bounds) -> Vec<usiz
 
 /// The segments to merge in the background, as places in `sizes`, ascending; none where all is well.
 ///
-/// Those with too many deleted or with damage that can be mended, and all without a graph once they are enough for one; then, smallest first, each that is
+/// Those with too many deleted, an old graph or damage that can be mended, and all without a graph once they are enough for one; then, smallest first, each that is
 /// smaller than a graph's least or than four times what is merged so far.
 pub(super) fn merged(sizes: &[Size], bounds: Bounds) -> Vec<usize> {
     let possible: Vec<usize> = (0..sizes.len()).filter(|at| sizes[*at].state != State::Lost).collect();

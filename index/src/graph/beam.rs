@@ -4,6 +4,10 @@
 //! sorted list here, whose rows are marked once they were visited: it is short enough to stay in the cache, and most rows that are met are not
 //! good enough for it.
 //!
+//! How far to go is the second question. A beam of fixed width goes as far for a query in the middle of a crowd as for one that all are far from. Here
+//! rows count as long as they are not farther than the `kth` best by more than a slack, which is theirs to use: Al-Jazzazi et al. 2025
+//! (arXiv:2505.15636), "Distance Adaptive Beam Search".
+//!
 //! Most of what a walk over many rows takes is waiting for memory. So rows are visited before those that the last ones led to were scored: their
 //! codes come while these are. It costs few visits that would else have been spared, since nearly all of the pool is visited in the end.
 
@@ -49,11 +53,13 @@ pub(crate) struct Scratch {
     pool: Vec<Entry>,
     /// Rows there are.
     rows: usize,
+    /// Only what is greater goes into the pool.
+    floor: Entry,
     /// No row in a place before it is left to visit.
     unvisited_from: usize,
     /// What is scored next, and the scores.
     fresh: Vec<u32>,
-    scores: Vec<i32>,
+    pub(super) scores: Vec<i32>,
     /// What is scored then.
     ahead: Vec<u32>,
     /// What of the scored rows goes into the pool.
@@ -67,7 +73,7 @@ const LISTS_AHEAD: usize = 2 * VISITS;
 
 /// A row of the pool in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that lower ones
 /// are greater; and whether it was visited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
@@ -87,7 +93,58 @@ impl Entry {
     }
 }
 
-/// Fills the scratch's pool with the rows of the greatest scores that links lead to, at most `ef` of them, best first.
+/// How far a search goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// Rows that the pool holds at most.
+    most: usize,
+    slack: Option<Slack>,
+}
+
+/// Rows beyond the `kth` best are let go where they are farther than that one by more than this.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slack {
+    /// At least one.
+    kth: usize,
+    /// The least score is `factor` times that of the `kth` best, and `shift`.
+    factor: f32,
+    shift: f32,
+}
+
+impl Reach {
+    /// A beam of fixed width.
+    pub(crate) fn width(ef: usize) -> Self {
+        Self { most: ef, slack: None }
+    }
+
+    pub(crate) fn slack(most: usize, slack: Slack) -> Self {
+        Self { most, slack: Some(slack) }
+    }
+
+    /// Whether a pool of so many holds all that is sure to stay, if nothing better comes.
+    fn is_filled(&self, count: usize) -> bool {
+        count >= self.slack.map_or(self.most, |slack| slack.kth)
+    }
+}
+
+impl Slack {
+    /// - `beyond`: how much farther, as a share of the distance (not squared) of the `kth` best; `scale`, `origin`: products of unit vectors are about
+    ///   `scale` times the score of their codes, and `origin`.
+    pub(crate) fn new(kth: usize, beyond: f32, scale: f32, origin: f32) -> Self {
+        // Between unit vectors a product of p is a squared distance of 2 - 2 p.
+        let factor = (1.0 + beyond).powi(2);
+        Self { kth: kth.max(1), factor, shift: (1.0 - factor) * (1.0 - origin) / scale }
+    }
+
+    /// What a row must be greater than, given the `kth` best.
+    fn floor(&self, kth: Entry) -> Entry {
+        // As the codes have it, a row may lie beyond the query.
+        let score = (self.factor * kth.score() as f32 + self.shift).min(kth.score() as f32);
+        Entry::new(score as i32, NONE).min(kth)
+    }
+}
+
+/// Fills the scratch's pool with the rows of the greatest scores that links lead to, as far as they are to go, best first.
 ///
 /// - `seeds`: rows to begin with; those that do not exist are left out, as are links to such; `avoided`: a row that is neither found nor
 ///   walked through.
@@ -96,7 +153,7 @@ pub(crate) fn beam<T: Trust>(
     scorer: &Scorer<'_>,
     seeds: &[u32],
     avoided: Option<u32>,
-    ef: usize,
+    reach: &Reach,
     scratch: &mut Scratch,
     trust: &T,
 ) -> Result<(), T::Broken> {
@@ -109,13 +166,13 @@ pub(crate) fn beam<T: Trust>(
         std::mem::swap(&mut scratch.fresh, &mut scratch.ahead);
         scratch.ahead.clear();
         // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
-        if scratch.pool.len() >= ef {
+        if reach.is_filled(scratch.pool.len()) {
             for _ in 0..VISITS {
                 scratch.visit(lists, scorer, trust)?;
             }
         }
         scorer.score(&scratch.fresh, &mut scratch.scores);
-        scratch.keep(ef);
+        scratch.keep(reach);
         if scratch.ahead.is_empty() && !scratch.visit(lists, scorer, trust)? {
             return Ok(());
         }
@@ -136,6 +193,7 @@ impl Scratch {
         self.met.push(rows as u32);
         self.rows = rows;
         self.pool.clear();
+        self.floor = Entry::default();
         self.unvisited_from = 0;
     }
 
@@ -175,9 +233,9 @@ impl Scratch {
     }
 
     /// Puts what was scored where it belongs in the pool.
-    fn keep(&mut self, ef: usize) {
-        let last = if self.pool.len() < ef { None } else { self.pool.last() };
-        let least = last.copied().unwrap_or(Entry(0));
+    fn keep(&mut self, reach: &Reach) {
+        let last = if self.pool.len() < reach.most { None } else { self.pool.last() };
+        let least = self.floor.max(last.copied().unwrap_or_default());
         self.better.resize(self.fresh.len(), least);
         let mut count = 0;
         for (&row, &score) in self.fresh.iter().zip(&self.scores) {
@@ -196,9 +254,18 @@ impl Scratch {
             self.pool[at + before] = *entry;
             end = at;
         }
-        self.pool.truncate(ef);
-        if count > 0 {
-            self.unvisited_from = self.unvisited_from.min(end);
+        self.pool.truncate(reach.most);
+        if count == 0 {
+            return;
+        }
+        self.unvisited_from = self.unvisited_from.min(end);
+        if let Some(slack) = &reach.slack
+            && end < slack.kth
+            && let Some(kth) = self.pool.get(slack.kth - 1)
+        {
+            self.floor = slack.floor(*kth);
+            let beyond = self.pool[slack.kth..].partition_point(|entry| *entry > self.floor);
+            self.pool.truncate(slack.kth + beyond);
         }
     }
 
@@ -207,20 +274,23 @@ impl Scratch {
         self.fresh.clear();
         self.fresh.extend(0..count as u32);
         scorer.score(&self.fresh, &mut self.scores);
-        let mut best = [None; SEEDS];
-        for (row, score) in self.fresh.iter().zip(&self.scores) {
-            let entry = Some(Entry::new(*score, *row));
-            if entry > best[SEEDS - 1] {
-                let at = best.partition_point(|better| *better > entry);
-                best[at..].rotate_right(1);
-                best[at] = entry;
-            }
-        }
-        best.map(|entry| entry.map_or(NONE, Entry::row))
+        let mut best = [Entry::default(); SEEDS];
+        self.fresh.iter().zip(&self.scores).for_each(|(row, score)| offer(&mut best, *score, *row));
+        best.map(Entry::row)
     }
 
     /// What the last search found, best first.
     pub(crate) fn found(&self) -> &[Entry] {
         &self.pool
+    }
+}
+
+/// Puts a row among the best so far, best first, where it belongs there.
+pub(super) fn offer(best: &mut [Entry], score: i32, row: u32) {
+    let entry = Entry::new(score, row);
+    if best.last().is_some_and(|last| entry > *last) {
+        let at = best.partition_point(|better| *better > entry);
+        best[at..].rotate_right(1);
+        best[at] = entry;
     }
 }

@@ -24,8 +24,8 @@ fn make(vectors: &[Vec<f32>]) -> Made {
     let quantiser = fit(&slices);
     let mut codes = Vec::new();
     built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
-    let upper_codes = built.upper_codes(&codes, code_bytes(slices[0].len()));
-    let section = built.graph(&upper_codes).encode([None; Graph::RECALLS.len()]);
+    let entry_codes = built.entry_codes(&codes, code_bytes(slices[0].len()));
+    let section = built.graph(&entry_codes).encode(&Measured::NOTHING);
     Made { section, codes, quantiser, order: built.order }
 }
 
@@ -33,9 +33,9 @@ impl Made {
     /// The vectors most like the query, best first.
     fn search(&self, query: &[f32], ef: usize) -> Vec<u32> {
         let graph = Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), query.len()).unwrap();
-        let (query, _) = Quantiser::view(&self.quantiser).query(query);
+        let query = Quantiser::view(&self.quantiser).query(query);
         let mut scratch = Scratch::default();
-        let Ok(found) = graph.search(&query, &self.codes, None, ef, &mut scratch, &Trusted);
+        let Ok(found) = graph.search(&query, &self.codes, None, &Reach::width(ef), &mut scratch, &Trusted);
         assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
         found.iter().map(|entry| self.order[entry.row() as usize]).collect()
     }
@@ -116,7 +116,7 @@ proptest! {
         section[..4].copy_from_slice(&words);
         // No more than a refusal or a graph whose sizes happen to fit.
         if let Ok(graph) = Graph::view(bytemuck::cast_slice(&section), 300, 4) {
-            prop_assert!(graph.pivots >= 1 && graph.pivots <= graph.upper_rows.len());
+            prop_assert!(graph.entries.pivots >= 1 && graph.entries.pivots == graph.entries.ends.len());
         }
         let bytes: &[u8] = bytemuck::cast_slice(&made.section);
         let shorter = Graph::view(&bytes[..bytes.len() - 64 - cut], 300, 4);

@@ -118,10 +118,35 @@ fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_srli_epi16::<8>(codes), odd));
             }
         }
-        for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
-            // SAFETY: eight `i32` are 32 bytes, and `storeu` asks for no alignment.
-            unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), sum) };
+        store(sums, dots);
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    let (low, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len() / 2).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        let mut sums = [_mm256_setzero_si256(); 2];
+        for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(scalar::fours(query)) {
+            let query = query.map(|four| _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned))));
+            for (sum, rows) in sums.iter_mut().zip(rows.as_chunks::<32>().0) {
+                let codes = load(rows);
+                let halves = [codes, _mm256_srli_epi16::<4>(codes)].map(|half| _mm256_and_si256(half, low));
+                // At most 2 x 2 x 15 x 127: it fits in 16 bits.
+                let [first, second] = [0, 1].map(|half| _mm256_maddubs_epi16(halves[half], query[half]));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_add_epi16(first, second), ones));
+            }
         }
+        store(sums, dots);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store(sums: [__m256i; 2], dots: &mut [i32; COLUMN]) {
+    for (sum, dots) in sums.into_iter().zip(dots.as_chunks_mut::<8>().0) {
+        // SAFETY: eight `i32` are 32 bytes, and `storeu` asks for no alignment.
+        unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), sum) };
     }
 }
 

@@ -122,6 +122,27 @@ fn side_by_side<const BLOCKS: usize>(query: &[i8], blocks: &[u8], dots: &mut [i3
     }
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    let low = _mm512_set1_epi8(15);
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len() / 2).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(scalar::fours(query)) {
+            let codes = load(rows);
+            let halves = [codes, _mm512_srli_epi16::<4>(codes)].map(|half| _mm512_and_si512(half, low));
+            for ((sum, half), query) in sums.iter_mut().zip(halves).zip(query) {
+                *sum = _mm512_dpbusd_epi32(
+                    *sum,
+                    half,
+                    _mm512_set1_epi32(i32::from_le_bytes(query.map(i8::cast_unsigned))),
+                );
+            }
+        }
+        // SAFETY: sixteen `i32` are 64 bytes, and `storeu` asks for no alignment.
+        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) };
+    }
+}
+
 /// Four rows, so that their sums are added up together; where fewer were picked, the last one fills up.
 #[inline(always)]
 fn four<'a>(codes: &'a [u8], width: usize, picked: &[u32]) -> [&'a [[u8; 64]]; 4] {

@@ -4,8 +4,8 @@
 //! it. Inside one kernel, `scan` and `gather` give bit for bit the same distance for the same two vectors, so an answer does not depend on the
 //! way it was found.
 
-/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles` and `columns` of the place it is written in, if this CPU has the features that these are
-/// compiled with. Holding the pointers is the proof that they may be called.
+/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles`, `columns` and `nibble_columns` of the place it is written in, if this CPU has the
+/// features that these are compiled with. Holding the pointers is the proof that they may be called.
 macro_rules! kernel_if {
     ($has_features:expr) => {
         ($has_features).then_some($crate::kernel::Kernel {
@@ -19,6 +19,8 @@ macro_rules! kernel_if {
             nibbles: |query, codes, picked, dots| unsafe { nibbles(query, codes, picked, dots) },
             // SAFETY: this closure leaves the macro only after the features were seen.
             columns: |query, blocks, dots| unsafe { columns(query, blocks, dots) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            nibble_columns: |query, blocks, dots| unsafe { nibble_columns(query, blocks, dots) },
         })
     };
 }
@@ -46,9 +48,11 @@ pub(crate) struct Kernel {
     pub(crate) nibbles: Dots,
     /// Rows of bytes, [`COLUMN`] of them side by side: products with all, several times as fast, since no row's sum is spread over lanes.
     pub(crate) columns: Columns,
+    /// The same for rows of half bytes.
+    pub(crate) nibble_columns: Columns,
 }
 
-/// Rows that stand side by side: first the first four numbers of each of them, then the next four of each.
+/// Rows that stand side by side: first the first four bytes of each of them, then the next four of each.
 pub(crate) const COLUMN: usize = 16;
 
 /// `(query, rows, distances)`: sets `distances[i]` to the squared distance of row `i`.
@@ -95,7 +99,7 @@ fn row<T>(rows: &[T], width: usize, row: u32) -> &[T] {
     &rows[row as usize * width..][..width]
 }
 
-/// Bytes that so many rows of `width` numbers take in blocks for [`Kernel::columns`].
+/// Bytes that so many rows of `width` bytes take in blocks for [`Kernel::columns`].
 pub(crate) fn columns_bytes(rows: usize, width: usize) -> usize {
     rows.next_multiple_of(COLUMN) * width
 }

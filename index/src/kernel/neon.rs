@@ -76,6 +76,11 @@ fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
 }
 
 #[target_feature(enable = "neon")]
+fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    scalar::nibble_columns(query, blocks, dots);
+}
+
+#[target_feature(enable = "neon")]
 fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
     for (&picked, dot) in picked.iter().zip(dots) {
         let mut sum = vdupq_n_s32(0);

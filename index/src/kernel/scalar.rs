@@ -31,6 +31,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         }
     },
     columns,
+    nibble_columns,
 };
 
 pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
@@ -45,6 +46,30 @@ pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
             }
         }
     }
+}
+
+pub(super) fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
+    for (block, dots) in blocks.chunks_exact(COLUMN * query.len() / 2).zip(dots.as_chunks_mut::<COLUMN>().0) {
+        *dots = [0; COLUMN];
+        for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(fours(query)) {
+            let words: [u32; COLUMN] = std::array::from_fn(|row| u32::from_le_bytes(rows.as_chunks().0[row]));
+            for (at, q) in query.as_flattened().iter().enumerate() {
+                // The low halves of the four bytes, then the high ones.
+                let shift = 8 * (at % 4) + at / 4 * 4;
+                for (dot, word) in dots.iter_mut().zip(words) {
+                    *dot += (word >> shift & 15).cast_signed() * i32::from(*q);
+                }
+            }
+        }
+    }
+}
+
+/// What each four bytes of a row of half bytes meet of the query: four numbers for the low halves, and four for the high ones.
+pub(super) fn fours(query: &[i8]) -> impl Iterator<Item = [[i8; 4]; 2]> {
+    query.as_chunks::<128>().0.iter().flat_map(|block| {
+        let (low, high) = block.split_at(64);
+        low.as_chunks().0.iter().zip(high.as_chunks().0).map(|(low, high)| [*low, *high])
+    })
 }
 
 /// Sums that are added up side by side.

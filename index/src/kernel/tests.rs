@@ -60,12 +60,20 @@ proptest! {
                 (0..width).map(|at| number(at) * i32::from(query[at])).sum()
             })
             .collect();
-        let mut blocks = vec![0; columns_bytes(bytes.len(), width)];
-        codes.chunks(width).enumerate().for_each(|(at, row)| put_in_column(&mut blocks, at, row));
+        let in_columns = |width: usize| {
+            let mut blocks = vec![0; columns_bytes(codes.len() / width, width)];
+            codes.chunks(width).enumerate().for_each(|(at, row)| put_in_column(&mut blocks, at, row));
+            blocks
+        };
+        let [blocks, half_blocks] = [width, half].map(in_columns);
         for (name, kernel) in available() {
-            let mut found = vec![-1; bytes.len().next_multiple_of(COLUMN)];
-            (kernel.columns)(&query, &blocks, &mut found);
-            prop_assert_eq!(&found[..bytes.len()], &bytes, "columns of {}", name);
+            for (what, expected, blocks, columns) in
+                [("bytes", &bytes, &blocks, kernel.columns), ("nibbles", &nibbles, &half_blocks, kernel.nibble_columns)]
+            {
+                let mut found = vec![-1; expected.len().next_multiple_of(COLUMN)];
+                columns(&query, blocks, &mut found);
+                prop_assert_eq!(&found[..expected.len()], expected, "columns of {} of {}", what, name);
+            }
             for (what, expected, dots) in [("bytes", &bytes, kernel.bytes), ("nibbles", &nibbles, kernel.nibbles)] {
                 let picked: Vec<u32> = (0..expected.len() as u32).rev().collect();
                 let mut found = vec![0; expected.len()];

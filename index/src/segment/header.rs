@@ -1,9 +1,9 @@
-//! Segment file, version 4: the first 64 bytes of every `*.seg` file, and where its sections are.
+//! Segment file, version 5: the first 64 bytes of every `*.seg` file, and where its sections are.
 //!
 //! | offset | bytes | field      | meaning                                                                      |
 //! |-------:|------:|------------|------------------------------------------------------------------------------|
 //! |      0 |     8 | magic      | `VULTSEG\n`                                                                  |
-//! |      8 |     4 | version    | 4; 3 is read as well, where `kept` was zero; every other number is refused   |
+//! |      8 |     4 | version    | 5; 4 and 3 are read but for their graphs, and every other number is refused  |
 //! |     12 |     4 | dimensions | floats per vector                                                            |
 //! |     16 |     4 | count      | vectors in this segment, fewer than 2³¹                                      |
 //! |     20 |     4 | kept       | how `vectors` are stored: 0 `f32`, 1 bf16, 2 fine codes                      |
@@ -42,7 +42,11 @@ use crate::{Error, Kept, Result};
 
 pub(super) const LEN: usize = 64;
 const MAGIC: [u8; 8] = *b"VULTSEG\n";
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
+/// The oldest whose graphs are walked; where they are older, all is compared until the segment is written anew.
+const GRAPH_VERSION_MIN: u32 = 5;
+/// The oldest where vectors may be kept in other ways than whole.
+const KEPT_VERSION_MIN: u32 = 4;
 /// The oldest that is read.
 const VERSION_MIN: u32 = 3;
 /// By their numbers in the file.
@@ -57,6 +61,7 @@ pub(super) const COUNT_MAX: usize = 1 << 31;
 /// What a segment holds, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
+    pub(super) version: u32,
     pub(super) dimensions: u32,
     pub(super) count: u32,
     pub(super) kept: Kept,
@@ -108,11 +113,24 @@ impl Header {
             Some((bytes, _)) => codes[1].next_multiple_of(ALIGN) + bytes as u64,
             None => vectors[1],
         };
-        Self { dimensions, count, kept, sequences, checks_at: checks_at.next_multiple_of(ALIGN), checks_crc: 0 }
+        Self {
+            version: VERSION,
+            dimensions,
+            count,
+            kept,
+            sequences,
+            checks_at: checks_at.next_multiple_of(ALIGN),
+            checks_crc: 0,
+        }
     }
 
     pub(super) fn has_graph(&self) -> bool {
         self.checks_at > Self::ends(self.dimensions, self.count, self.kept)[2][1].next_multiple_of(ALIGN)
+    }
+
+    /// Whether there is a graph that an older release wrote.
+    pub(super) fn has_old_graph(&self) -> bool {
+        self.has_graph() && self.version < GRAPH_VERSION_MIN
     }
 
     /// Bytes of the file.
@@ -137,7 +155,7 @@ impl Header {
         let mut bytes = [0; LEN];
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(0, &MAGIC);
-        put(8, &VERSION.to_le_bytes());
+        put(8, &self.version.to_le_bytes());
         put(12, &self.dimensions.to_le_bytes());
         put(16, &self.count.to_le_bytes());
         put(20, &(self.kept as u32).to_le_bytes());
@@ -164,8 +182,10 @@ impl Header {
             return Err(Error::Version { path: path.to_owned(), found: version, known: VERSION });
         }
         let count = Some(u32_at(bytes, 16)).filter(|count| (*count as usize) < COUNT_MAX);
-        let kept = KEPT.get(u32_at(bytes, 20) as usize).filter(|kept| **kept == Kept::F32 || version > VERSION_MIN);
+        let kept =
+            KEPT.get(u32_at(bytes, 20) as usize).filter(|kept| **kept == Kept::F32 || version >= KEPT_VERSION_MIN);
         let header = Self {
+            version,
             dimensions: u32_at(bytes, 12),
             count: count.ok_or_else(|| corrupt("holds more vectors than fit"))?,
             kept: *kept.ok_or_else(|| corrupt("keeps its vectors in no known way"))?,
@@ -247,7 +267,7 @@ mod tests {
 
     #[test]
     fn another_version_is_named_and_not_called_damage() {
-        for version in [1, 2, 5] {
+        for version in [1, 2, 6] {
             let decoded = Header::decode(&resealed(8, &[version]), Path::new("t.seg"));
             assert!(matches!(decoded, Err(Error::Version { found, .. }) if found == u32::from(version)));
         }

@@ -144,6 +144,11 @@ impl Segment {
         self.header.has_graph()
     }
 
+    /// Whether there is a graph that is not walked, since an older release wrote it.
+    pub(crate) fn has_old_graph(&self) -> bool {
+        self.header.has_old_graph()
+    }
+
     /// Vectors in the file, those deleted since included.
     pub(crate) fn count(&self) -> usize {
         self.header.count as usize
@@ -234,7 +239,7 @@ impl Segment {
         Ok(quantiser)
     }
 
-    /// The graph, without its lower layer having been compared with its checksums.
+    /// The graph, without its lists having been compared with their checksums.
     fn graph(&self) -> Result<Graph<'_>> {
         let section = &self.sections.graph;
         let head = section.start..section.end.min(section.start + Graph::HEAD_BYTES);
@@ -242,7 +247,7 @@ impl Segment {
         let bytes = self.bytes.unchecked(section.clone());
         let graph = Graph::view(bytes, self.count(), self.header.dimensions as usize);
         let graph = graph.map_err(|what| Error::corrupt(&self.path, what))?;
-        for range in graph.upper_bytes() {
+        for range in graph.entries_bytes() {
             self.get(&(section.start + range.start..section.start + range.end))?;
         }
         Ok(graph)

@@ -12,9 +12,10 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use super::checked::{Checked, Damaged};
 use super::rerank::rerank;
 use super::{Ids, Segment};
-use crate::graph::{Entry, Graph, Scratch, Trust, Trusted};
+use crate::graph::{Entry, Graph, Reach, Scratch, Trust, Trusted};
 use crate::kernel::prefetch;
 use crate::nearest::{Found, Nearest};
+use crate::quantiser;
 use crate::sieve::Query;
 use crate::{Effort, Result, Search};
 
@@ -25,7 +26,7 @@ const VECTORS_PER_WIDTH: u64 = 8;
 /// No walk is narrower because its segment is small: it would get lost.
 const WIDTH_MIN: usize = 8;
 
-/// Bytes that a walk of the lower layer reads, each compared with its block's checksum before.
+/// Bytes that a walk reads, each compared with its block's checksum before.
 struct Unseen<'a> {
     bytes: &'a Checked,
     /// Where the codes and the lists are, and how many bytes one of them has.
@@ -86,7 +87,8 @@ impl Segment {
     ) -> Result<()> {
         let Some(eligible) = self.eligible(search.allowed, deleted)? else { return Ok(()) };
         // A graph that cannot be read is no answer, and no reason not to give one: what is damaged is known by now.
-        let graph = self.has_graph().then(|| self.graph().ok()).flatten();
+        let is_walked = self.has_graph() && !self.has_old_graph();
+        let graph = is_walked.then(|| self.graph().ok()).flatten();
         if let Some(graph) = graph
             && let Some(width) = width_of(&graph, search)
         {
@@ -185,7 +187,9 @@ impl Walk<'_> {
     /// The `k` nearest; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
     fn nearest(&self, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
         let Some(ef) = self.ef(self.width) else { return Ok(None) };
-        let Ok((pool, scale)) = self.pool(ef, scratch) else { return Ok(None) };
+        let met = ef as f64 / self.width as f64;
+        let reach = |query: &_| self.graph.reach(self.width, k, met, query);
+        let Ok((pool, scale)) = self.pool(reach, scratch) else { return Ok(None) };
         let Eligible { deleted, allowed, count } = self.eligible;
         let counts_all = allowed.is_none() && deleted.is_empty();
         let rows = pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
@@ -199,7 +203,7 @@ impl Walk<'_> {
     fn within(&self, within: f32, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
         let mut width = self.width;
         while let Some(ef) = self.ef(width) {
-            let Ok((pool, _)) = self.pool(ef, scratch) else { return Ok(None) };
+            let Ok((pool, _)) = self.pool(|_| Reach::width(ef), scratch) else { return Ok(None) };
             let rows: Vec<u32> = pool.iter().map(|entry| entry.row()).collect();
             let found = self.segment.compare(self.query, &rows)?;
             let near = found.iter().filter(|found| found.distance <= within).count();
@@ -221,22 +225,27 @@ impl Walk<'_> {
     }
 
     /// What a walk finds, the most promising first, and the scale of the scores.
-    fn pool<'s>(&self, ef: usize, scratch: &'s mut Scratch) -> Result<(&'s [Entry], f32)> {
+    fn pool<'s>(
+        &self,
+        reach: impl FnOnce(&quantiser::Query) -> Reach,
+        scratch: &'s mut Scratch,
+    ) -> Result<(&'s [Entry], f32)> {
         let segment = self.segment;
-        let (query, scale) = segment.quantiser()?.query(self.query);
+        let query = segment.quantiser()?.query(self.query);
+        let reach = reach(&query);
         let codes = segment.bytes.unchecked(segment.sections.codes.clone());
         if segment.bytes.is_all_sound() {
-            let Ok(found) = self.graph.search(&query, codes, None, ef, scratch, &Trusted);
-            return Ok((found, scale));
+            let Ok(found) = self.graph.search(&query, codes, None, &reach, scratch, &Trusted);
+            return Ok((found, query.scale));
         }
-        let lists = self.graph.lower_bytes();
+        let lists = self.graph.lists_bytes();
         let unseen = Unseen {
             bytes: &segment.bytes,
             codes: (segment.sections.codes.start, codes.len() / segment.count()),
             lists: (segment.sections.graph.start + lists.start, lists.len() / segment.count()),
         };
-        let found = self.graph.search(&query, codes, None, ef, scratch, &unseen);
-        Ok((found.map_err(|damaged| segment.corrupt(damaged))?, scale))
+        let found = self.graph.search(&query, codes, None, &reach, scratch, &unseen);
+        Ok((found.map_err(|damaged| segment.corrupt(damaged))?, query.scale))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How wide a walk must be to reach a recall: measured on the graph that was just built, with its own rows as queries.
+//! How wide a walk must be to reach a recall, and how wide one with a slack is: measured on the graph that was just built, with its own rows as queries.
 //!
 //! A row knows its neighbours by its links, which no query does, so the walk may not pass through the row that it looks for neighbours of.
 
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Row;
 use super::rerank::rerank;
-use crate::graph::{Graph, Scratch, Trusted};
+use crate::graph::{self, Graph, Measured, Scratch, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::Quantiser;
 use crate::stop::{Stop, Stopped};
@@ -19,13 +19,10 @@ const QUERIES: usize = 256;
 const QUERY_SHARE: usize = 8;
 /// Rows that all queries are compared with at once.
 const BLOCK: usize = 256;
-/// What is tried, each about a fifth wider than the one before.
-const WIDTHS: [usize; 27] = [
-    8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 56, 68, 80, 96, 112, 136, 160, 192, 224, 272, 320, 384, 448, 540, 640,
-    768,
-];
+/// No search need be wider in the mean, if all recalls were reached by then.
+const WIDTH_MAX: f64 = 768.0;
 
-/// The narrowest widths that reach [`Graph::RECALLS`], for as many neighbours as [`Graph::MEASURED_K`].
+/// What searches with each of [`Graph::SLACKS`] find, of as many neighbours as [`Graph::MEASURED_K`].
 ///
 /// - `rows`, `codes`: in the order of the graph.
 pub(super) fn measure(
@@ -34,45 +31,49 @@ pub(super) fn measure(
     codes: &[u8],
     graph: &Graph<'_>,
     stop: &Stop,
-) -> Result<[Option<u32>; Graph::RECALLS.len()], Stopped> {
+) -> Result<Measured, Stopped> {
     let count = QUERIES.min(rows.len().div_ceil(QUERY_SHARE));
     let queries: Vec<u32> = (0..count).map(|at| (at * rows.len() / count) as u32).collect();
     let truth = truth(rows, &queries, stop)?;
     let wanted: usize = truth.iter().map(Vec::len).sum();
-    let mut widths = [None; Graph::RECALLS.len()];
-    for width in WIDTHS {
+    let mut measured = Measured::NOTHING;
+    for (slack, reached) in Graph::SLACKS.into_iter().zip(&mut measured.reached) {
         stop.check()?;
-        let hits = |scratch: &mut Scratch, (query, truth): (&u32, &Vec<u32>)| {
-            let found = neighbors(rows, *query, quantiser, codes, graph, width, scratch);
-            truth.iter().filter(|row| found.contains(row)).count()
+        let outcome = |scratch: &mut Scratch, (query, truth): (&u32, &Vec<u32>)| {
+            let (found, width) = neighbors(rows, *query, quantiser, codes, graph, slack, scratch);
+            (truth.iter().filter(|row| found.contains(row)).count(), width)
         };
-        let hits: usize = queries.par_iter().zip(&truth).map_init(Scratch::default, hits).sum();
-        for (recall, narrowest) in Graph::RECALLS.iter().zip(&mut widths) {
-            if narrowest.is_none() && hits as f64 >= f64::from(*recall) * wanted as f64 {
-                *narrowest = Some(width as u32);
+        let outcomes = queries.par_iter().zip(&truth).map_init(Scratch::default, outcome);
+        let (hits, widths) = outcomes.reduce(Default::default, |a, b| (a.0 + b.0, a.1 + b.1));
+        let width = widths as f64 / count as f64;
+        *reached = Some(width as f32);
+        for (recall, least) in Graph::RECALLS.iter().zip(&mut measured.widths) {
+            if least.is_none() && hits as f64 >= f64::from(*recall) * wanted as f64 {
+                *least = Some(width.ceil() as u32);
             }
         }
-        if widths.iter().all(Option::is_some) {
+        if width >= WIDTH_MAX && measured.widths.iter().all(Option::is_some) {
             break;
         }
     }
-    Ok(widths)
+    Ok(measured)
 }
 
-/// What a search finds, itself left out.
+/// What a search finds, itself left out, and how many rows were in its pool at the end.
 fn neighbors(
     rows: &[Row<'_>],
     query: u32,
     quantiser: &Quantiser<'_>,
     codes: &[u8],
     graph: &Graph<'_>,
-    width: usize,
+    slack: f32,
     scratch: &mut Scratch,
-) -> Vec<u32> {
+) -> (Vec<u32>, usize) {
     let k = Graph::MEASURED_K;
     let vector = rows[query as usize].vector;
-    let (scored, scale) = quantiser.query(vector);
-    let Ok(found) = graph.search(&scored, codes, Some(query), width.max(k), scratch, &Trusted);
+    let coded = quantiser.query(vector);
+    let reach = graph::slack(k, slack, &coded);
+    let Ok(pool) = graph.search(&coded, codes, Some(query), &reach, scratch, &Trusted);
     let compare = |others: &[u32]| {
         let found = others.iter().map(|row| {
             let mut distance = [0.0];
@@ -81,8 +82,8 @@ fn neighbors(
         });
         Ok::<_, Infallible>(found.collect())
     };
-    let Ok(found) = rerank(k, found.iter().copied(), scale, compare);
-    found.iter().map(|found| found.key as u32).collect()
+    let Ok(found) = rerank(k, pool.iter().copied(), coded.scale, compare);
+    (found.iter().map(|found| found.key as u32).collect(), pool.len())
 }
 
 /// The rows nearest to each of some, itself left out.

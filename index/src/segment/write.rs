@@ -88,15 +88,15 @@ impl<'a> Content<'a> {
         let code_bytes = quantiser::code_bytes(dimensions);
         let mut codes = Vec::with_capacity(code_bytes * rows.len());
         rows.iter().for_each(|row| view.encode(row.vector, &mut codes));
-        let upper_codes = built.upper_codes(&codes, code_bytes);
-        let graph = built.graph(&upper_codes);
+        let entry_codes = built.entry_codes(&codes, code_bytes);
+        let graph = built.graph(&entry_codes);
         let vectors = kept::read_back(kept, &view, &rows, &codes);
         let read: Option<Vec<Row<'_>>> = vectors.as_ref().map(|vectors| {
             let pairs = rows.iter().zip(vectors.chunks_exact(dimensions));
             pairs.map(|(row, vector)| Row { vector, ..*row }).collect()
         });
-        let widths = widths::measure(read.as_deref().unwrap_or(&rows), &view, &codes, &graph, stop)?;
-        let graph = graph.encode(widths);
+        let measured = widths::measure(read.as_deref().unwrap_or(&rows), &view, &codes, &graph, stop)?;
+        let graph = graph.encode(&measured);
         let header = Header::new(dimensions as u32, count, sequences, Some((4 * graph.len(), kept)));
         Ok(Self { rows, by_id, quantiser, codes, graph, header })
     }

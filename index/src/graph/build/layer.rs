@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::graph::beam::beam;
+use crate::graph::beam::{Reach, beam};
 use crate::graph::{Lists, NONE, SEEDS, Scratch, Trusted};
 use crate::kernel;
 use crate::quantiser::Scorer;
@@ -172,7 +172,7 @@ impl Layer {
     fn forward(&self, row: u32, seeds: &[u32], buffers: &mut Buffers) -> List {
         let mut query = std::mem::take(&mut buffers.query);
         let scorer = self.scorer(self.query(row, &mut query));
-        let Ok(()) = beam(self.lists(), &scorer, seeds, None, self.ef, &mut buffers.scratch, &Trusted);
+        let Ok(()) = beam(self.lists(), &scorer, seeds, None, &Reach::width(self.ef), &mut buffers.scratch, &Trusted);
         let offset = self.offset(row);
         buffers.candidates.clear();
         let found = buffers.scratch.found().iter().filter(|entry| entry.row() != row);

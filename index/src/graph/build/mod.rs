@@ -1,4 +1,5 @@
-//! Builds a graph: the upper layer, which rows are near which of its rows, an order of all rows that keeps neighbours together, the lower layer.
+//! Builds a graph: an upper layer, which rows are near which of its rows, an order of all rows that keeps neighbours together, the lower layer. Of the upper
+//! layer only the rows are kept, as the entries: its links are for the builder, who looks for every row's place in it.
 //!
 //! Codes of a byte for each dimension stand for the vectors meanwhile: a quarter of the memory, and integers that add up to the same in any
 //! order. The result depends on the rows and the seed alone.
@@ -14,8 +15,10 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::beam::beam;
-use super::{Graph, HEAD_BYTES, Lists, NONE, SEEDS, Scratch, Trusted};
+use super::beam::{Reach, beam};
+use super::entries::{Entries, Grouped};
+use super::{Graph, HEAD_BYTES, Lists, Measured, NONE, SEEDS, Scratch, Trusted};
+use crate::kernel::COLUMN;
 use crate::quantiser::code_bytes;
 use crate::stop::{Stop, Stopped};
 
@@ -23,10 +26,10 @@ const LOWER: Degrees = Degrees { slots: 32, forward: 24, kept: 30 };
 const UPPER: Degrees = Degrees { slots: 24, forward: 16, kept: 22 };
 /// How wide neighbours are searched (the paper's efConstruction).
 const EF_CONSTRUCTION: usize = 128;
-/// One row in so many is in the upper layer.
+/// One row in so many is in the upper layer, and an entry.
 const UPPER_SHARE: usize = 48;
-/// Rows of the upper layer that are all compared with a query.
-const PIVOTS: usize = 256;
+/// Rows of the upper layer that are all compared with a row whose place is looked for; there are at least as many.
+const FIRST: usize = 256;
 /// How wide the upper layer is searched for where a row belongs.
 const ASSIGN_EF: usize = 16;
 /// The order in which rows are inserted is drawn from it.
@@ -36,9 +39,8 @@ const SEED: u64 = 1;
 pub(crate) struct Built {
     /// Which of the given vectors each row is.
     pub(crate) order: Vec<u32>,
-    lower: Vec<u32>,
-    upper_lists: Vec<u32>,
-    upper_rows: Vec<u32>,
+    lists: Vec<u32>,
+    entries: Grouped,
 }
 
 /// - `vectors`: of one length, at least one, fewer than 2³¹.
@@ -55,7 +57,7 @@ pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
 
     let mut drawn: Vec<u32> = (0..vectors.len() as u32).filter(|at| first_of[*at as usize] == *at).collect();
     drawn.shuffle(&mut ChaCha8Rng::seed_from_u64(SEED));
-    let (sample, rest) = drawn.split_at(drawn.len().div_ceil(UPPER_SHARE).max(PIVOTS).min(drawn.len()));
+    let (sample, rest) = drawn.split_at(drawn.len().div_ceil(UPPER_SHARE).max(FIRST).min(drawn.len()));
     let upper = upper_layer(gathered(sample), width, stop)?;
     let homes = homes(&upper, &codes, stop)?;
 
@@ -95,7 +97,8 @@ pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
         }
     }
     reach::every_row(&mut lower, &upper_rows);
-    Ok(Built { order, lower: lower.links, upper_lists: upper.links, upper_rows })
+    let entries = grouped(&upper, &upper_rows);
+    Ok(Built { order, lists: lower.links, entries })
 }
 
 /// For each place the first with the same code: hundreds of copies would else be each other's only neighbours.
@@ -116,10 +119,21 @@ fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopp
     upper.insert(&all, stop, |layer, inserted, row, scratch| {
         let mut query = Vec::new();
         let scorer = layer.scorer(layer.query(row, &mut query));
-        scratch.best_of_first(&scorer, inserted.min(PIVOTS))
+        scratch.best_of_first(&scorer, inserted.min(FIRST))
     })?;
-    reach::every_row(&mut upper, &all[..PIVOTS.min(all.len())]);
+    reach::every_row(&mut upper, &all[..FIRST.min(all.len())]);
     Ok(upper)
+}
+
+/// The rows of the upper layer as entries. As many pivots as make a query compare itself with about as many of them as of their entries.
+fn grouped(upper: &Layer, rows: &[u32]) -> Grouped {
+    let pivots = (2 * rows.len().isqrt()).clamp(1, rows.len());
+    let nearest = |(scratch, query): &mut (Scratch, Vec<i8>), row: u32| {
+        let scorer = upper.scorer(upper.query(row, query));
+        scratch.best_of_first(&scorer, pivots)[0]
+    };
+    let pivot_of: Vec<u32> = (0..rows.len() as u32).into_par_iter().map_init(Default::default, nearest).collect();
+    Grouped::new(rows, pivots, &pivot_of)
 }
 
 /// Where each code belongs in the upper layer.
@@ -129,8 +143,8 @@ fn homes(upper: &Layer, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped>
         query.clear();
         query.extend(code.iter().map(|byte| (byte ^ OFFSET).cast_signed()));
         let scorer = upper.scorer(query);
-        let pivots = scratch.best_of_first(&scorer, PIVOTS.min(upper.count()));
-        let Ok(()) = beam(upper.lists(), &scorer, &pivots, None, ASSIGN_EF, scratch, &Trusted);
+        let first = scratch.best_of_first(&scorer, FIRST.min(upper.count()));
+        let Ok(()) = beam(upper.lists(), &scorer, &first, None, &Reach::width(ASSIGN_EF), scratch, &Trusted);
         let mut seeds = [NONE; SEEDS];
         seeds.iter_mut().zip(scratch.found()).for_each(|(seed, found)| *seed = found.row());
         Ok(Home { seeds, score: scratch.found().first().map_or(0, |found| found.score()) })
@@ -189,40 +203,40 @@ fn ranks(layer: &Layer) -> Vec<u32> {
 impl Built {
     /// The graph before it is written.
     ///
-    /// - `upper_codes`: as [`upper_codes`](Self::upper_codes) gathers them.
-    pub(crate) fn graph<'a>(&'a self, upper_codes: &'a [u8]) -> Graph<'a> {
+    /// - `codes`: as [`entry_codes`](Self::entry_codes) gathers them.
+    pub(crate) fn graph<'a>(&'a self, [pivot_codes, codes]: &'a [Vec<u8>; 2]) -> Graph<'a> {
+        let Grouped { ends, rows, .. } = &self.entries;
         Graph {
-            pivots: PIVOTS.min(self.upper_rows.len()),
-            widths: [NONE; Graph::RECALLS.len()],
-            upper_codes,
-            lower: Lists { slots: LOWER.slots, links: &self.lower },
-            upper: Lists { slots: UPPER.slots, links: &self.upper_lists },
-            upper_rows: &self.upper_rows,
+            measured: Measured::NOTHING,
+            entries: Entries { pivots: ends.len(), pivot_codes, codes, ends, rows },
+            lists: Lists { slots: LOWER.slots, links: &self.lists },
         }
     }
 
-    /// Codes of the upper layer's rows.
+    /// Codes of the pivots and of the entries.
     ///
     /// - `codes`: of all rows, in their order, of `width` bytes each.
-    pub(crate) fn upper_codes(&self, codes: &[u8], width: usize) -> Vec<u8> {
-        self.upper_rows.iter().flat_map(|row| &codes[*row as usize * width..][..width]).copied().collect()
+    pub(crate) fn entry_codes(&self, codes: &[u8], width: usize) -> [Vec<u8>; 2] {
+        self.entries.codes(codes, width)
     }
 }
 
 impl Graph<'_> {
     /// The graph section, as words, filled up to where the next section may begin.
-    ///
-    /// - `widths`: which reach each of [`RECALLS`](Self::RECALLS).
-    pub(crate) fn encode(&self, widths: [Option<u32>; Graph::RECALLS.len()]) -> Vec<u32> {
-        let sizes = [self.lower.slots, self.upper.slots, self.upper_rows.len(), self.pivots];
+    pub(crate) fn encode(&self, measured: &Measured) -> Vec<u32> {
+        let Entries { pivots, pivot_codes, codes, ends, rows } = self.entries;
+        let sizes = [self.lists.slots, pivots, rows.len() / COLUMN, 0];
         let mut out: Vec<u32> = sizes.map(|size| size as u32).to_vec();
-        out.extend(widths.map(|width| width.unwrap_or(NONE)));
+        out.extend(measured.widths.map(|width| width.unwrap_or(NONE)));
+        out.extend(measured.reached.map(|width| width.map_or(NONE, |width| (100.0 * width).round() as u32)));
         out.resize(HEAD_BYTES / 4, 0);
-        out.extend(self.upper_codes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
-        for words in [self.lower.links, self.upper.links, self.upper_rows] {
+        for codes in [pivot_codes, codes] {
+            out.extend(codes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)));
+        }
+        for words in [self.lists.links, ends, rows] {
             out.extend_from_slice(words);
         }
-        out.resize(out.len().next_multiple_of(HEAD_BYTES / 4), 0);
+        out.resize(out.len().next_multiple_of(64 / 4), 0);
         out
     }
 }
