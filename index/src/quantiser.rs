@@ -157,10 +157,10 @@ impl<'a> Scorer<'a> {
         rows.iter().for_each(|row| prefetch(&self.codes[*row as usize * self.width..][..self.width]));
     }
 
-    /// One number for each of the rows: the greater, the nearer. Panics where a row is outside of the codes.
+    /// One number for each of the rows, the first of `scores`: the greater, the nearer. Panics where a row is outside of the codes.
     pub(crate) fn score(&self, rows: &[u32], scores: &mut Vec<i32>) {
-        scores.resize(rows.len(), 0);
-        (self.dots)(self.query, self.codes, rows, scores);
+        scores.resize(scores.len().max(rows.len()), 0);
+        (self.dots)(self.query, self.codes, rows, &mut scores[..rows.len()]);
     }
 }
 

@@ -12,6 +12,7 @@
 //! codes come while these are. It costs few visits that would else have been spared, since nearly all of the pool is visited in the end.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use super::{Lists, NONE, SEEDS};
 use crate::kernel::prefetch;
@@ -47,8 +48,9 @@ impl Trust for Trusted {
 pub(crate) struct Scratch {
     /// A bit for each row that was met.
     met_bits: Vec<u64>,
-    /// The rows whose bits are set.
+    /// The first of them are the rows whose bits are set, in the order in which they were met.
     met: Vec<u32>,
+    met_count: usize,
     /// The best so far, best first.
     pool: Vec<Entry>,
     /// Rows there are.
@@ -57,11 +59,8 @@ pub(crate) struct Scratch {
     floor: Entry,
     /// No row in a place before it is left to visit.
     unvisited_from: usize,
-    /// What is scored next, and the scores.
-    fresh: Vec<u32>,
+    /// Of what was compared last.
     pub(super) scores: Vec<i32>,
-    /// What is scored then.
-    ahead: Vec<u32>,
     /// What of the scored rows goes into the pool.
     better: Vec<Entry>,
 }
@@ -159,21 +158,20 @@ pub(crate) fn beam<T: Trust>(
 ) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
     scratch.meet(avoided.as_slice());
-    scratch.ahead.clear();
-    scratch.meet(seeds);
-    trust.codes(&scratch.ahead)?;
+    let mut scored = scratch.met_count;
+    trust.codes(scratch.meet(seeds))?;
     loop {
-        std::mem::swap(&mut scratch.fresh, &mut scratch.ahead);
-        scratch.ahead.clear();
+        let fresh = scored..scratch.met_count;
+        scored = fresh.end;
         // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
         if reach.is_filled(scratch.pool.len()) {
             for _ in 0..VISITS {
                 scratch.visit(lists, scorer, trust)?;
             }
         }
-        scorer.score(&scratch.fresh, &mut scratch.scores);
-        scratch.keep(reach);
-        if scratch.ahead.is_empty() && !scratch.visit(lists, scorer, trust)? {
+        scorer.score(&scratch.met[fresh.clone()], &mut scratch.scores);
+        scratch.keep(fresh, reach);
+        if scratch.met_count == scored && !scratch.visit(lists, scorer, trust)? {
             return Ok(());
         }
         // What is most likely to be visited next.
@@ -184,14 +182,14 @@ pub(crate) fn beam<T: Trust>(
 
 impl Scratch {
     fn begin(&mut self, rows: usize) {
-        for row in self.met.drain(..) {
-            self.met_bits[row as usize / 64] = 0;
+        for row in &self.met[..self.met_count] {
+            self.met_bits[*row as usize / 64] = 0;
         }
+        self.met_count = 0;
         // One more, for all that is no row: it was met.
         self.met_bits.resize(self.met_bits.len().max(rows / 64 + 1), 0);
-        self.met_bits[rows / 64] = 1 << (rows % 64);
-        self.met.push(rows as u32);
         self.rows = rows;
+        self.meet(&[NONE]);
         self.pool.clear();
         self.floor = Entry::default();
         self.unvisited_from = 0;
@@ -213,54 +211,53 @@ impl Scratch {
         Ok(true)
     }
 
-    /// Those of the rows that are met for the first time are scored ahead; returns them.
+    /// Those of the rows that are met for the first time.
     fn meet(&mut self, rows: &[u32]) -> &[u32] {
-        let from = self.ahead.len();
-        self.ahead.resize(from + rows.len(), 0);
-        let mut count = from;
+        let from = self.met_count;
+        if self.met.len() < from + rows.len() {
+            self.met.resize(2 * (from + rows.len()), 0);
+        }
         // Without a branch for each: no CPU foresees which were met.
         for row in rows {
             let row = (*row).min(self.rows as u32);
             let (word, bit) = (&mut self.met_bits[row as usize / 64], 1 << (row % 64));
-            self.ahead[count] = row;
-            count += usize::from(*word & bit == 0);
+            self.met[self.met_count] = row;
+            self.met_count += usize::from(*word & bit == 0);
             *word |= bit;
         }
-        self.ahead.truncate(count);
-        let met = &self.ahead[from..];
-        self.met.extend_from_slice(met);
-        met
+        &self.met[from..self.met_count]
     }
 
-    /// Puts what was scored where it belongs in the pool.
-    fn keep(&mut self, reach: &Reach) {
+    /// Puts what was scored of what was met where it belongs in the pool.
+    fn keep(&mut self, fresh: Range<usize>, reach: &Reach) {
         let last = if self.pool.len() < reach.most { None } else { self.pool.last() };
         let least = self.floor.max(last.copied().unwrap_or_default());
-        self.better.resize(self.fresh.len(), least);
-        let mut count = 0;
-        for (&row, &score) in self.fresh.iter().zip(&self.scores) {
-            self.better[count] = Entry::new(score, row);
-            count += usize::from(self.better[count] > least);
+        self.better.resize(self.better.len().max(fresh.len()), least);
+        let mut more = 0;
+        for (&row, &score) in self.met[fresh].iter().zip(&self.scores) {
+            self.better[more] = Entry::new(score, row);
+            more += usize::from(self.better[more] > least);
         }
-        let better = &mut self.better[..count];
-        better.sort_unstable_by(|a, b| b.cmp(a));
-        // From the last to the first, so that what they push down moves once.
-        let mut end = self.pool.len();
-        self.pool.resize(end + count, least);
-        for (before, entry) in better.iter().enumerate().rev() {
-            // Greater first. A visited mark is below what tells two rows apart.
-            let at = self.pool[..end].partition_point(|other| other > entry);
-            self.pool.copy_within(at..end, at + before + 1);
-            self.pool[at + before] = *entry;
-            end = at;
-        }
-        self.pool.truncate(reach.most);
-        if count == 0 {
+        if more == 0 {
             return;
         }
-        self.unvisited_from = self.unvisited_from.min(end);
+        self.better[..more].sort_unstable_by(|a, b| b.cmp(a));
+        // From the last to the first, so that each moves once; without a branch for which is next.
+        let mut old = self.pool.len();
+        self.pool.resize(old + more, least);
+        while old > 0 && more > 0 {
+            // Greater first. A visited mark is below what tells two rows apart.
+            let (a, b) = (self.pool[old - 1], self.better[more - 1]);
+            let is_old = a < b;
+            self.pool[old + more - 1] = if is_old { a } else { b };
+            old -= usize::from(is_old);
+            more -= usize::from(!is_old);
+        }
+        self.pool[..more].copy_from_slice(&self.better[..more]);
+        self.pool.truncate(reach.most);
+        self.unvisited_from = self.unvisited_from.min(old);
         if let Some(slack) = &reach.slack
-            && end < slack.kth
+            && old < slack.kth
             && let Some(kth) = self.pool.get(slack.kth - 1)
         {
             self.floor = slack.floor(*kth);
@@ -271,11 +268,10 @@ impl Scratch {
 
     /// The rows with the greatest scores among the first, best first; [`NONE`] where there are no more.
     pub(super) fn best_of_first(&mut self, scorer: &Scorer<'_>, count: usize) -> [u32; SEEDS] {
-        self.fresh.clear();
-        self.fresh.extend(0..count as u32);
-        scorer.score(&self.fresh, &mut self.scores);
+        let rows: Vec<u32> = (0..count as u32).collect();
+        scorer.score(&rows, &mut self.scores);
         let mut best = [Entry::default(); SEEDS];
-        self.fresh.iter().zip(&self.scores).for_each(|(row, score)| offer(&mut best, *score, *row));
+        rows.iter().zip(&self.scores).for_each(|(row, score)| offer(&mut best, *score, *row));
         best.map(Entry::row)
     }
 
