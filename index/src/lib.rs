@@ -111,9 +111,11 @@ pub struct Search<'a> {
 /// How much work an answer is worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Effort {
-    /// Of the beam in graphs (the paper's ef); raised to `k` when smaller. A few more than that are compared exactly.
+    /// Of the beam in graphs (the paper's ef); raised to `k` when smaller. So wide is a walk in the mean over many queries: each stops where what is left is
+    /// farther than its `k` nearest by a share of their distance that the graph knows to take as much work as a beam of this width. What is in the beam is
+    /// compared exactly.
     Width(usize),
-    /// The share of the true neighbours to find in the mean, up to 1. Each graph knows from when it was built how wide a beam reaches it,
+    /// The share of the true neighbours to find in the mean, up to 1. Each graph knows from when it was built which width reaches it,
     /// rounded up to a step of .8, .9, .95, .97, .98, .99, .995 or .999; where none does, everything is compared.
     Recall(f32),
     /// Everything is compared.

@@ -117,15 +117,19 @@ fn where_an_old_graph_is_all_is_compared_until_the_next_seal() {
 #[test]
 fn a_folder_of_version_5_is_read() {
     find_or_write("v5-flat", options(DIMENSIONS, 100), 8);
-    check("v5-flat", &Search { k: 3, effort: Effort::Exact, ..Search::default() }, &expect![""]);
+    check(
+        "v5-flat",
+        &Search { k: 3, effort: Effort::Exact, ..Search::default() },
+        &expect!["(30, 9) [0, 3, 4] 5 at 0.0000, 1002 at 0.8031, 7 at 0.8823"],
+    );
 }
 
 #[test]
 fn graphs_of_version_5_are_walked_whatever_is_kept_of_vectors() {
     for (name, kept, expected) in [
-        ("v5-graph", Kept::F32, expect![""]),
-        ("v5-bf16", Kept::Bf16, expect![""]),
-        ("v5-codes", Kept::Codes, expect![""]),
+        ("v5-graph", Kept::F32, expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2177, 76 at 0.2374"]),
+        ("v5-bf16", Kept::Bf16, expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2181, 76 at 0.2379"]),
+        ("v5-codes", Kept::Codes, expect!["(30, 201) [0, 3, 4] 5 at 0.0000, 8 at 0.2180, 76 at 0.2375"]),
     ] {
         find_or_write(name, Options { kept, ..options(DIMENSIONS, 10) }, 200);
         check(name, &Search { k: 3, effort: Effort::Width(3), ..Search::default() }, &expected);
