@@ -106,7 +106,9 @@ impl<'a> Quantiser<'a> {
         let mut numbers: Vec<i8> = weights.iter().map(|x| rounded(x / largest * QUERY_MAX) as i8).collect();
         numbers.resize(vector.len().div_ceil(BLOCK) * BLOCK, 0);
         let origin = vector.iter().zip(self.lowest).map(|(x, lowest)| x * lowest).sum();
-        Query { numbers, scale: largest / QUERY_MAX, origin }
+        // Within a step any place is as likely.
+        let error = (weights.iter().map(|x| x * x).sum::<f32>() / 12.0).sqrt();
+        Query { numbers, scale: largest / QUERY_MAX, origin, error }
     }
 }
 
@@ -117,6 +119,8 @@ pub(crate) struct Query {
     /// Times a score, and then `origin`, is the product of the query with what the code means.
     pub(crate) scale: f32,
     pub(crate) origin: f32,
+    /// The standard deviation of that from the product with the vector.
+    pub(crate) error: f32,
 }
 
 /// To the nearest integer, for small numbers: where the sum lies only integers are floats. Unlike `round` it is no call where a CPU need not have
@@ -195,7 +199,7 @@ mod tests {
         }
         // Scores are products with the decoded vectors, but for the rounding of the query.
         let query = &vectors[7];
-        let Query { numbers: bytes, scale, origin } = quantiser.query(query);
+        let Query { numbers: bytes, scale, origin, error } = quantiser.query(query);
         let mut scores = Vec::new();
         Scorer::nibbles(&bytes, &codes).score(&[3, 7, 300], &mut scores);
         let exact = |row: usize| (0..131).map(|d| query[d] * decoded(row, d)).sum::<f32>();
@@ -206,6 +210,10 @@ mod tests {
             let bound = largest / 127.0 * 0.5 * 15.0 * 131.0;
             assert!((found - exact(row)).abs() < bound, "{found} instead of {}", exact(row));
         }
+        let product = |row: &Vec<f32>| row.iter().zip(query).map(|(a, b)| a * b).sum::<f32>();
+        let squares = (0..400).map(|row| (product(&vectors[row]) - exact(row)).powi(2)).sum::<f32>();
+        let measured = (squares / 400.0).sqrt();
+        assert!((0.5..2.0).contains(&(error / measured)), "{error} expected, {measured} measured");
     }
 
     /// The mean squared error of sixteen levels, of the numbers' variance.

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::{Lists, NONE, SEEDS};
 use crate::kernel::prefetch;
-use crate::quantiser::Scorer;
+use crate::quantiser::{Query, Scorer};
 
 /// Is asked before the bytes of rows are read whether these may be relied on.
 pub(crate) trait Trust {
@@ -69,6 +69,8 @@ pub(crate) struct Scratch {
 const VISITS: usize = 2;
 /// Lists that are asked for before their rows are visited.
 const LISTS_AHEAD: usize = 2 * VISITS;
+/// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
+const ERRORS: f32 = 1.0;
 
 /// A row of the pool in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that lower ones
 /// are greater; and whether it was visited.
@@ -108,6 +110,8 @@ pub(crate) struct Slack {
     /// The least score is `factor` times that of the `kth` best, and `shift`.
     factor: f32,
     shift: f32,
+    /// And less by what codes may be wrong by.
+    error: f32,
 }
 
 impl Reach {
@@ -127,19 +131,19 @@ impl Reach {
 }
 
 impl Slack {
-    /// - `beyond`: how much farther, as a share of the distance (not squared) of the `kth` best; `scale`, `origin`: products of unit vectors are about
-    ///   `scale` times the score of their codes, and `origin`.
-    pub(crate) fn new(kth: usize, beyond: f32, scale: f32, origin: f32) -> Self {
+    /// - `beyond`: how much farther, as a share of the distance (not squared) of the `kth` best.
+    pub(crate) fn new(kth: usize, beyond: f32, query: &Query) -> Self {
+        let Query { scale, origin, error, .. } = query;
         // Between unit vectors a product of p is a squared distance of 2 - 2 p.
         let factor = (1.0 + beyond).powi(2);
-        Self { kth: kth.max(1), factor, shift: (1.0 - factor) * (1.0 - origin) / scale }
+        Self { kth: kth.max(1), factor, shift: (1.0 - factor) * (1.0 - origin) / scale, error: ERRORS * error / scale }
     }
 
     /// What a row must be greater than, given the `kth` best.
     fn floor(&self, kth: Entry) -> Entry {
         // As the codes have it, a row may lie beyond the query.
         let score = (self.factor * kth.score() as f32 + self.shift).min(kth.score() as f32);
-        Entry::new(score as i32, NONE).min(kth)
+        Entry::new((score - self.error) as i32, NONE).min(kth)
     }
 }
 

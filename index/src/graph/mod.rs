@@ -204,7 +204,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A search for the `kth` best, and all that is not farther by more than a share of that distance.
+/// A search for the `kth` best, and all that is not farther by more than a share of that distance, and by what codes are wrong by.
 pub(crate) fn slack(kth: usize, beyond: f32, query: &Query) -> Reach {
-    Reach::slack(kth.saturating_mul(MOST), Slack::new(kth, beyond, query.scale, query.origin))
+    Reach::slack(kth.saturating_mul(MOST), Slack::new(kth, beyond, query))
 }

@@ -30,14 +30,26 @@ fn make(vectors: &[Vec<f32>]) -> Made {
 }
 
 impl Made {
+    fn graph(&self, dimensions: usize) -> Graph<'_> {
+        Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), dimensions).unwrap()
+    }
+
+    fn query(&self, vector: &[f32]) -> Query {
+        Quantiser::view(&self.quantiser).query(vector)
+    }
+
+    /// The entries most like the query, best first.
+    fn found(&self, vector: &[f32], reach: &Reach) -> Vec<Entry> {
+        let mut scratch = Scratch::default();
+        let (graph, query) = (self.graph(vector.len()), self.query(vector));
+        let Ok(found) = graph.search(&query, &self.codes, None, reach, &mut scratch, &Trusted);
+        assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
+        found.to_vec()
+    }
+
     /// The vectors most like the query, best first.
     fn search(&self, query: &[f32], ef: usize) -> Vec<u32> {
-        let graph = Graph::view(bytemuck::cast_slice(&self.section), self.order.len(), query.len()).unwrap();
-        let query = Quantiser::view(&self.quantiser).query(query);
-        let mut scratch = Scratch::default();
-        let Ok(found) = graph.search(&query, &self.codes, None, &Reach::width(ef), &mut scratch, &Trusted);
-        assert!(found.is_sorted_by_key(|entry| std::cmp::Reverse(entry.score())));
-        found.iter().map(|entry| self.order[entry.row() as usize]).collect()
+        self.found(query, &Reach::width(ef)).iter().map(|entry| self.order[entry.row() as usize]).collect()
     }
 }
 
@@ -70,6 +82,70 @@ fn a_wide_beam_finds_every_row_even_where_hundreds_are_identical() {
     let mut found = made.search(&vectors[77], 600);
     found.sort_unstable();
     assert_eq!(found, (0..600).collect::<Vec<u32>>());
+}
+
+#[test]
+fn a_slack_keeps_what_is_farther_than_the_kth_by_no_more_than_its_share() {
+    let vectors = random(900, 24, 9);
+    let made = make(&vectors);
+    for (vector, beyond) in vectors.iter().step_by(90).zip([0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9]) {
+        let query = made.query(vector);
+        let squared = |entry: &Entry| 2.0 - 2.0 * (query.scale * entry.score() as f32 + query.origin);
+        let all = made.found(vector, &Reach::width(900));
+        assert_eq!(all.len(), 900);
+        // A row that looks for itself is as far away as its code is wrong.
+        let most = ((1.0f32 + beyond).powi(2) * squared(&all[9])).max(squared(&all[9])) + 2.0 * query.error;
+        let within = all.iter().filter(|entry| squared(entry) <= most).count();
+        let found = made.found(vector, &slack(10, beyond, &query)).len();
+        // A walk may miss a few, and a score be rounded.
+        let is_right = (within - within.div_ceil(10)..=within + 1).contains(&found);
+        assert!(found >= 10 && is_right, "{found} of {within} within {beyond}");
+    }
+}
+
+#[test]
+fn a_slack_is_bounded_where_all_rows_are_alike() {
+    let vectors = random(2000, 64, 10);
+    let made = make(&vectors);
+    let query: Vec<f32> = vectors[0].iter().map(|x| -x).collect();
+    let found = made.found(&query, &slack(2, 0.9, &made.query(&query)));
+    assert_eq!(found.len(), 2 * MOST);
+}
+
+#[test]
+fn widths_between_those_that_were_measured_have_slacks_between() {
+    let made = make(&random(300, 8, 11));
+    let mut graph = made.graph(8);
+    assert_eq!(graph.slack_of(50.0), None, "nothing was measured");
+    graph.measured.reached[..3].copy_from_slice(&[12.0, 16.0, 30.0].map(Some));
+    let slacks = [5.0, 10.0, 11.0, 12.0, 23.0, 30.0, 30.5].map(|width| graph.slack_of(width));
+    let between = |a: usize| (Graph::SLACKS[a] + Graph::SLACKS[a + 1]) / 2.0;
+    let expected = [0.0, 0.0, Graph::SLACKS[0] / 2.0, Graph::SLACKS[0], between(1), Graph::SLACKS[2]];
+    assert_eq!(slacks[..6], expected.map(Some));
+    assert_eq!(slacks[6], None, "wider than what was measured");
+}
+
+#[test]
+fn every_entry_is_in_one_group_and_most_searches_begin_at_the_nearest() {
+    let vectors = random(900, 24, 12);
+    let made = make(&vectors);
+    let graph = made.graph(24);
+    let mut rows: Vec<u32> = graph.entries.rows.iter().copied().filter(|row| *row != NONE).collect();
+    let count = rows.len();
+    rows.sort_unstable();
+    rows.dedup();
+    assert_eq!((count, rows.len()), (256, 256));
+    assert_eq!((graph.entries.pivots, graph.entries.ends.len()), (32, 32));
+    let mut scores = Vec::new();
+    let begin_best = vectors.iter().filter(|vector| {
+        let query = made.query(vector);
+        Scorer::nibbles(&query.numbers, &made.codes).score(&rows, &mut scores);
+        let seeds = graph.entries.seeds(&query.numbers, &mut Scratch::default());
+        let best = rows.iter().zip(&scores).max_by_key(|(row, score)| (**score, std::cmp::Reverse(**row)));
+        best.is_some_and(|(row, _)| *row == seeds[0])
+    });
+    let share = begin_best.count() as f64 / 900.0;
+    assert!(share > 0.5, "{share}");
 }
 
 #[test]
