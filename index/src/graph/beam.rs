@@ -69,6 +69,8 @@ pub(crate) struct Scratch {
 const VISITS: usize = 2;
 /// Lists that are asked for before their rows are visited.
 const LISTS_AHEAD: usize = 2 * VISITS;
+/// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.
+pub(super) const MOST: usize = 128;
 /// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
 const ERRORS: f32 = 1.0;
 
@@ -104,7 +106,7 @@ pub(crate) struct Reach {
 
 /// Rows beyond the `kth` best are let go where they are farther than that one by more than this.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slack {
+struct Slack {
     /// At least one.
     kth: usize,
     /// The least score is `factor` times that of the `kth` best, and `shift`.
@@ -120,8 +122,11 @@ impl Reach {
         Self { most: ef, slack: None }
     }
 
-    pub(crate) fn slack(most: usize, slack: Slack) -> Self {
-        Self { most, slack: Some(slack) }
+    /// The `kth` best, and all that is not farther by more than a share of that distance, and by what codes are wrong by.
+    ///
+    /// - `beyond`: the share, of the distance and not of its square.
+    pub(crate) fn slack(kth: usize, beyond: f32, query: &Query) -> Self {
+        Self { most: kth.saturating_mul(MOST), slack: Some(Slack::new(kth.max(1), beyond, query)) }
     }
 
     /// Whether a pool of so many holds all that is sure to stay, if nothing better comes.
@@ -131,12 +136,11 @@ impl Reach {
 }
 
 impl Slack {
-    /// - `beyond`: how much farther, as a share of the distance (not squared) of the `kth` best.
-    pub(crate) fn new(kth: usize, beyond: f32, query: &Query) -> Self {
+    fn new(kth: usize, beyond: f32, query: &Query) -> Self {
         let Query { scale, origin, error, .. } = query;
         // Between unit vectors a product of p is a squared distance of 2 - 2 p.
         let factor = (1.0 + beyond).powi(2);
-        Self { kth: kth.max(1), factor, shift: (1.0 - factor) * (1.0 - origin) / scale, error: ERRORS * error / scale }
+        Self { kth, factor, shift: (1.0 - factor) * (1.0 - origin) / scale, error: ERRORS * error / scale }
     }
 
     /// What a row must be greater than, given the `kth` best.

@@ -7,8 +7,8 @@
 //! | 4                          | columns     | of sixteen entries, not all of which need be there                          |
 //! | 4                          | reserved    | zero                                                                        |
 //! | 32                         | widths      | how wide a search reaches each of `RECALLS`: measured when the graph was built, for ten neighbours; 2³² - 1 where none did |
-//! | 96                         | reached     | how wide a search of each of `SLACKS` was in the mean, in hundredths: measured as well, and 2³² - 1 where it was not |
-//! | 48                         | reserved    | zero                                                                        |
+//! | 100                        | reached     | how wide a search of each of `SLACKS` was in the mean, in hundredths: measured as well, and 2³² - 1 where it was not |
+//! | 44                         | reserved    | zero                                                                        |
 //! | code bytes × pivots        | pivot_codes | in columns of sixteen, the last one filled up with zeros                    |
 //! | code bytes × 16 × columns  | entry_codes | in columns                                                                  |
 //! | 4 × links × count          | lists       | one for each row                                                            |
@@ -32,7 +32,6 @@ pub(crate) use build::build;
 
 use std::ops::Range;
 
-use beam::Slack;
 use entries::Entries;
 
 use crate::kernel::{COLUMN, columns_bytes};
@@ -43,8 +42,6 @@ const NONE: u32 = u32::MAX;
 const HEAD_BYTES: usize = 192;
 /// Rows that a search begins with.
 const SEEDS: usize = 4;
-/// What a search with a slack keeps in its pool at most, for each neighbour that is wanted: where all rows are alike, none of them is beyond it.
-const MOST: usize = 128;
 
 /// One list of links for each row, all of the same slots.
 #[derive(Clone, Copy)]
@@ -90,10 +87,10 @@ impl<'a> Graph<'a> {
     pub(crate) const HEAD_BYTES: usize = HEAD_BYTES;
     /// Recalls that a search may ask for.
     pub(crate) const RECALLS: [f32; 8] = [0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999];
-    /// Shares of a distance that rows may be farther by, each about a fifth more than the one before.
-    pub(crate) const SLACKS: [f32; 24] = [
-        0.01, 0.012, 0.0145, 0.0175, 0.021, 0.025, 0.03, 0.036, 0.043, 0.052, 0.062, 0.074, 0.089, 0.107, 0.128, 0.154,
-        0.185, 0.222, 0.266, 0.32, 0.383, 0.46, 0.55, 0.66,
+    /// Shares of a distance that rows may be farther by: none, and each about a fifth more than the one before.
+    pub(crate) const SLACKS: [f32; 25] = [
+        0.0, 0.01, 0.012, 0.0145, 0.0175, 0.021, 0.025, 0.03, 0.036, 0.043, 0.052, 0.062, 0.074, 0.089, 0.107, 0.128,
+        0.154, 0.185, 0.222, 0.266, 0.32, 0.383, 0.46, 0.55, 0.66,
     ];
     /// Neighbours that these are measured with.
     pub(crate) const MEASURED_K: usize = 10;
@@ -168,14 +165,14 @@ impl<'a> Graph<'a> {
         let kth = k.max(Self::MEASURED_K).min(width).max(1);
         let times = |count: usize| (count as f64 * met).ceil() as usize;
         match self.slack_of(width as f32 * Self::MEASURED_K as f32 / kth as f32) {
-            Some(slack) => self::slack(times(kth), slack, query),
+            Some(slack) => Reach::slack(times(kth), slack, query),
             None => Reach::width(times(width)),
         }
     }
 
     /// The slack of searches that are so wide in the mean, where one was measured.
     fn slack_of(&self, width: f32) -> Option<f32> {
-        let mut before = (Self::MEASURED_K as f32, 0.0);
+        let mut before = (0.0, 0.0);
         for (reached, slack) in self.measured.reached.into_iter().map_while(|reached| reached).zip(Self::SLACKS) {
             if width <= reached {
                 let share = ((width - before.0) / (reached - before.0).max(f32::MIN_POSITIVE)).clamp(0.0, 1.0);
@@ -202,9 +199,4 @@ impl<'a> Graph<'a> {
         beam::beam(self.lists, &Scorer::nibbles(&query.numbers, codes), &seeds, avoided, reach, scratch, trust)?;
         Ok(scratch.found())
     }
-}
-
-/// A search for the `kth` best, and all that is not farther by more than a share of that distance, and by what codes are wrong by.
-pub(crate) fn slack(kth: usize, beyond: f32, query: &Query) -> Reach {
-    Reach::slack(kth.saturating_mul(MOST), Slack::new(kth, beyond, query))
 }

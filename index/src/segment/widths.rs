@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Row;
 use super::rerank::rerank;
-use crate::graph::{self, Graph, Measured, Scratch, Trusted};
+use crate::graph::{Graph, Measured, Reach, Scratch, Trusted};
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::Quantiser;
 use crate::stop::{Stop, Stopped};
@@ -72,7 +72,7 @@ fn neighbors(
     let k = Graph::MEASURED_K;
     let vector = rows[query as usize].vector;
     let coded = quantiser.query(vector);
-    let reach = graph::slack(k, slack, &coded);
+    let reach = Reach::slack(k, slack, &coded);
     let Ok(pool) = graph.search(&coded, codes, Some(query), &reach, scratch, &Trusted);
     let compare = |others: &[u32]| {
         let found = others.iter().map(|row| {
