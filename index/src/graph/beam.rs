@@ -69,6 +69,8 @@ pub(crate) struct Scratch {
 const VISITS: usize = 2;
 /// Lists that are asked for before their rows are visited.
 const LISTS_AHEAD: usize = 2 * VISITS;
+/// Of a pool that is longer, whole runs are moved.
+const SHORT: usize = 96;
 /// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.
 pub(super) const MOST: usize = 128;
 /// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
@@ -250,11 +252,19 @@ impl Scratch {
             return;
         }
         self.better[..more].sort_unstable_by(|a, b| b.cmp(a));
-        // From the last to the first, so that each moves once; without a branch for which is next.
+        // From the last to the first, so that each moves once: greater first. A visited mark is below what tells two rows apart.
         let mut old = self.pool.len();
         self.pool.resize(old + more, least);
+        while old > SHORT && more > 0 {
+            let entry = self.better[more - 1];
+            let at = self.pool[..old].partition_point(|other| *other > entry);
+            self.pool.copy_within(at..old, at + more);
+            self.pool[at + more - 1] = entry;
+            old = at;
+            more -= 1;
+        }
+        // Without a branch for which is next.
         while old > 0 && more > 0 {
-            // Greater first. A visited mark is below what tells two rows apart.
             let (a, b) = (self.pool[old - 1], self.better[more - 1]);
             let is_old = a < b;
             self.pool[old + more - 1] = if is_old { a } else { b };
