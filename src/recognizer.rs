@@ -124,7 +124,7 @@ impl Recognizer {
     /// Only when the computation itself fails; no face is an empty list.
     pub fn recognize(&self, photo: &Photo) -> Result<Vec<RecognizedFace>> {
         let found = self.find(photo)?;
-        Ok(self.embed_found(vec![found])?.pop().expect("one list in, one list out"))
+        Ok(self.embed_found(vec![found])?.into_iter().flatten().collect())
     }
 
     /// The embedding of a photo's largest usable face.

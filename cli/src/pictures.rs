@@ -59,7 +59,7 @@ fn cut(
     let Ok(photo) = Photo::decode(bytes, &Limits::default()) else { return };
     for record in wanted.get(hash).into_iter().flatten() {
         let face = Face { bounds: surroundings(&record.face.bounds), ..record.face };
-        if let Ok(jpeg) = Alignment::Tight.crop(&photo, &face).to_photo().to_jpeg(JPEG_QUALITY) {
+        if let Ok(jpeg) = Alignment::Tight.crop(&photo, &face).to_photo().and_then(|crop| crop.to_jpeg(JPEG_QUALITY)) {
             pictures.insert(record.id, jpeg);
         }
     }

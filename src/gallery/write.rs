@@ -74,7 +74,7 @@ impl Gallery {
         let new =
             NewPhoto { hash, path: path.to_owned(), width, height, metadata, faces: Vec::new(), refused: Vec::new() };
         let added = self.add(&[new.with_faces(self.recognizer.recognize(&photo)?, person)])?;
-        Ok(added.into_iter().next().expect("one photo in, one answer out"))
+        added.into_iter().next().ok_or_else(|| Error::argument("photo", "was added without an answer"))
     }
 
     /// Removes faces; returns how many when that is durable. They are hidden from every answer at once.
