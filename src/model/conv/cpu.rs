@@ -21,7 +21,7 @@ const LINE: usize = 16;
 const CACHED: usize = 1 << 17;
 
 /// Sums of weight gradients that are made side by side: fixed, so that the order of additions does not depend on the number of threads.
-const GROUPS: usize = 4;
+pub(super) const GROUPS: usize = 4;
 
 pub(super) fn forward(level: Level, s: &Sizes, x: &[f32], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
     let rectifier = if relu { Rectifier::Relu } else { Rectifier::None };

@@ -1,13 +1,16 @@
 //! One NHWC convolution, differentiable, for training on every device.
 //!
-//! Candle's own convolution is NCHW, slow on CPUs and slower still backwards. This one runs on register tiles (`model::kernel`) on the CPU, by cuDNN on GPUs.
+//! Candle's own convolution is NCHW, slow on CPUs and slower still backwards. This one runs on register tiles (`model::kernel`) on the CPU (in `bf16`
+//! on those of a CPU that has them: `tiled`), by cuDNN on GPUs.
 //! The gradient of the input is a convolution with the kernel turned around; that of the weights sums over fixed groups of photos, so that the
 //! result does not depend on the number of threads. It takes the bias as a third tensor, hence a `CustomOp3`.
 
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod lattice;
 mod reference;
+mod tiled;
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -15,7 +18,8 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use half::bf16;
 
-use super::kernel::{self, Level};
+use super::kernel::{self, Level, in_parts};
+use tiled::Tiled;
 
 /// How a convolution walks over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,16 +146,59 @@ macro_rules! by_type {
                 CpuStorage::F64($f64)
             }
             DType::BF16 => {
-                $(let $name = &widened(values($storage, $layout)?)[..];)*
-                CpuStorage::BF16($f32.into_iter().map(bf16::from_f32).collect())
+                $(let $name = &all_widened(values($storage, $layout)?)[..];)*
+                CpuStorage::BF16(all_narrowed(&$f32))
             }
             other => bail!("convolution of {other:?}: expected f32, f64 or bf16"),
         }
     };
 }
 
-fn widened(values: &[bf16]) -> Vec<f32> {
-    values.iter().map(|value| value.to_f32()).collect()
+/// Rounded to the nearest, halves to the even one. `half`'s own looks for NaN first, which no compiler vectorises; here one stays a NaN, except those
+/// whose payload is all ones, which no CPU makes.
+#[inline(always)]
+pub(super) fn narrowed(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
+}
+
+/// The same number.
+#[inline(always)]
+pub(super) fn widened(value: bf16) -> f32 {
+    f32::from_bits(u32::from(value.to_bits()) << 16)
+}
+
+/// Numbers that one task converts.
+const CHUNK: usize = 1 << 14;
+
+fn all_widened(values: &[bf16]) -> Vec<f32> {
+    in_parts(
+        0.0,
+        values.len(),
+        CHUNK,
+        || (),
+        |(), part, to| {
+            Level::best().run(
+                #[inline(always)]
+                || to.iter_mut().zip(&values[part * CHUNK..]).for_each(|(to, from)| *to = widened(*from)),
+            );
+        },
+    )
+}
+
+fn all_narrowed(values: &[f32]) -> Vec<bf16> {
+    in_parts(
+        bf16::ZERO,
+        values.len(),
+        CHUNK,
+        || (),
+        |(), part, to| {
+            Level::best().run(
+                #[inline(always)]
+                || to.iter_mut().zip(&values[part * CHUNK..]).for_each(|(to, from)| *to = narrowed(*from)),
+            );
+        },
+    )
 }
 
 /// The values of a contiguous tensor in its storage.
@@ -182,6 +229,13 @@ impl CustomOp3 for Conv {
         }
         let shape = Shape::from((s.batch, s.out[0], s.out[1], s.shape.out));
         let relu = self.params.activation == Activation::Relu;
+        if x.dtype() == DType::BF16
+            && let Some(tiled) = Tiled::new(&s)
+        {
+            let bias = all_widened(values(bias, bias_layout)?);
+            let y = tiled.forward(values(x, x_layout)?, values(weight, weight_layout)?, &bias, relu);
+            return Ok((CpuStorage::BF16(y), shape));
+        }
         let y = by_type!(
             x, [xs: x, x_layout], [ws: weight, weight_layout], [bs: bias, bias_layout];
             cpu::forward(Level::best(), &s, xs, ws, bs, relu),
@@ -264,6 +318,12 @@ impl candle_core::CustomOp2 for InputGradient<'_> {
 
     fn cpu_fwd(&self, w: &CpuStorage, wl: &Layout, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
         let s = self.conv.sizes(self.x, wl.shape())?;
+        if w.dtype() == DType::BF16
+            && let Some(tiled) = Tiled::new(&s)
+            && let Some(dx) = tiled.input_gradient(values(grad, gl)?, values(w, wl)?)
+        {
+            return Ok((CpuStorage::BF16(dx), self.x.clone()));
+        }
         let dx = by_type!(
             w, [ws: w, wl], [gs: grad, gl];
             cpu::input_gradient(Level::best(), &s, gs, ws),
@@ -286,6 +346,12 @@ impl candle_core::CustomOp2 for WeightGradient<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, grad: &CpuStorage, gl: &Layout) -> Result<(CpuStorage, Shape)> {
         let s = self.conv.sizes(xl.shape(), self.weight)?;
+        if x.dtype() == DType::BF16
+            && let Some(tiled) = Tiled::new(&s)
+        {
+            let dw = tiled.weight_gradient(values(x, xl)?, values(grad, gl)?);
+            return Ok((CpuStorage::BF16(all_narrowed(&dw)), self.weight.clone()));
+        }
         let dw = by_type!(
             x, [xs: x, xl], [gs: grad, gl];
             cpu::weight_gradient(Level::best(), &s, xs, gs),

@@ -4,11 +4,13 @@
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Shape, Tensor, Var};
+use half::bf16;
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Activation, Conv, ConvParams, conv2d, cpu, reference};
+use super::tiled::Tiled;
+use super::{Activation, Conv, ConvParams, all_narrowed, all_widened, conv2d, cpu, reference};
 use crate::model::kernel::Level;
 
 fn random(shape: &[usize], rng: &mut ChaCha8Rng) -> Tensor {
@@ -98,6 +100,47 @@ proptest! {
             // Each tile adds at most four inputs times four gradients; the sums are weighted by four in all, and there are no more tiles than pixels.
             prop_assert!(close(&cpu::weight_gradient(level, &s, &x, &grad), &dw, 2 * batch * s.pixels_out()), "dW, {}", name);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn tiles_of_sixteen_bits_sum_as_the_definition_says(
+        (batch, height, width) in (1usize..9, 1usize..24, 1usize..24),
+        (kernel, stride, padding) in ((1usize..5, 1usize..5), 1usize..4, 0usize..4),
+        (channels, out, few, relu, seed) in (2usize..5, 2usize..5, any::<bool>(), any::<bool>(), any::<u64>()),
+    ) {
+        let (channels, out) = (if few { channels } else { 16 * channels }, 16 * out);
+        let conv = Conv { params: ConvParams { stride, padding, groups: 1, activation: Activation::None } };
+        let (x_shape, w_shape) = ([batch, height, width, channels], [kernel.0, kernel.1, channels, out]);
+        let Ok(s) = conv.sizes(&Shape::from(&x_shape[..]), &Shape::from(&w_shape[..])) else { return Ok(()) };
+        let Some(tiled) = Tiled::new(&s) else { return Ok(()) };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut draw = |count: usize| all_narrowed(&(0..count).map(|_| rng.random_range(-1.0..1.0f32)).collect::<Vec<f32>>());
+        let (x, weight, bias, grad) = (draw(batch * s.photo()), draw(s.weights()), draw(out), draw(batch * s.photo_out()));
+        let wide = |values: &[bf16]| values.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
+        // Products are exact in 24 bits, and each addition rounds once.
+        let bound = |terms: usize| (terms + 3) as f64 * (terms + 1) as f64 * f64::from(f32::EPSILON);
+        let close = |found: &[bf16], expected: &[f64], terms: usize| {
+            let near = |(f, e): (&bf16, &f64)| (f.to_f64() - e).abs() <= bound(terms) + e.abs() / 256.0;
+            found.len() == expected.len() && found.iter().zip(expected).all(near)
+        };
+        let area = kernel.0 * kernel.1;
+        let mut y = reference::forward(&s, &wide(&x), &wide(&weight), &wide(&bias));
+        if relu {
+            y.iter_mut().for_each(|y| *y = y.max(0.0));
+        }
+        prop_assert!(close(&tiled.forward(&x, &weight, &all_widened(&bias), relu), &y, area * channels), "forward");
+        if let Some(dx) = tiled.input_gradient(&grad, &weight) {
+            let expected = reference::input_gradient(&s, &wide(&grad), &wide(&weight));
+            prop_assert!(close(&dx, &expected, area * out), "dX");
+        }
+        let (dw, expected) = (tiled.weight_gradient(&x, &grad), reference::weight_gradient(&s, &wide(&x), &wide(&grad)));
+        let terms = batch * s.pixels_out();
+        let near = |(f, e): (&f32, &f64)| (f64::from(*f) - e).abs() <= bound(terms);
+        prop_assert!(dw.len() == expected.len() && dw.iter().zip(&expected).all(near), "dW");
     }
 }
 

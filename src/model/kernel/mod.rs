@@ -1,11 +1,12 @@
 //! What one core does: sums of products of pixels and weights, as fast as this CPU can.
 //!
 //! `tile` keeps a few pixels times a few dozen channels in registers; `product` cuts convolutions and their gradients into such tiles;
-//! `depthwise` and `int8` do the same for convolutions of single channels and of bytes. [`Level`] is which instructions they use.
-//! Everything in here but `parts` runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
+//! `depthwise` and `int8` do the same for convolutions of single channels and of bytes, `amx` has tiles of its own for `bf16`. [`Level`] is which
+//! instructions they use. Everything in here but `parts` runs on the calling thread, and knows nothing of networks. `product`'s definition is plain Rust in its tests.
 
 #![allow(clippy::needless_range_loop, reason = "tiles are walked by counters, several arrays and pointers at a time")]
 
+pub(crate) mod amx;
 mod convolution;
 mod depthwise;
 mod int8;
@@ -18,7 +19,7 @@ mod winograd;
 pub(crate) use convolution::{Convolution, Map, Part, Shape, TiledWeightGradient};
 pub(crate) use depthwise::Depthwise;
 pub(crate) use int8::{ByteConvolution, ByteWeights, Outputs, Residual, nearest_byte};
-pub(crate) use parts::in_parts;
+pub(crate) use parts::{Aligned, in_parts};
 pub(crate) use product::{Finish, Order, Packed, Product, Weights, whole_panels};
 pub(crate) use runs::Run;
 

@@ -6,6 +6,38 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+/// Numbers from an address on that is a whole number of cache lines, so that no register is read from two.
+#[derive(Debug, Default)]
+pub(crate) struct Aligned<T> {
+    values: Vec<T>,
+    start: usize,
+    length: usize,
+}
+
+/// Bytes in a cache line.
+const LINE: usize = 64;
+
+impl<T: Copy + Default> Aligned<T> {
+    /// As many zeros, where others were.
+    pub(crate) fn zeros(&mut self, length: usize) -> &mut [T] {
+        self.values.clear();
+        self.sized(length)
+    }
+
+    /// As many numbers: those of before, or zeros.
+    pub(crate) fn sized(&mut self, length: usize) -> &mut [T] {
+        self.values.resize(self.values.len().max(length + LINE / size_of::<T>()), T::default());
+        // The standard library may refuse to tell; then it is only slower.
+        self.start = self.values.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+        self.length = length;
+        &mut self.values[self.start..][..length]
+    }
+
+    pub(crate) fn values(&self) -> &[T] {
+        &self.values[self.start..][..self.length]
+    }
+}
+
 /// A vector of `length` numbers, made in parts of `part` numbers (the last may be shorter).
 ///
 /// - `zero`: what every number is at first.

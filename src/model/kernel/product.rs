@@ -6,7 +6,7 @@
 
 use super::runs::{Groups, Place, cut};
 use super::tile::{self, End, Job};
-use super::{Level, Rectifier, Run};
+use super::{Aligned, Level, Rectifier, Run};
 
 /// What lies side by side in `a`.
 #[derive(Clone, Copy, Debug)]
@@ -20,46 +20,18 @@ pub(crate) enum Order {
 /// Weights in panels of channels as wide as a tile, rows of zeros behind the last channel.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    values: Aligned,
+    values: Aligned<f32>,
     /// Rows: taps times steps.
     rows: usize,
     columns: usize,
-}
-
-/// Zeros from an address on that is a whole number of cache lines, so that no register is read from two.
-#[derive(Debug)]
-pub(super) struct Aligned {
-    values: Vec<f32>,
-    start: usize,
-}
-
-/// Floats in a cache line.
-const LINE: usize = 16;
-
-impl Aligned {
-    pub(super) fn zeros(length: usize) -> Self {
-        let values = vec![0.0; length + LINE];
-        // The standard library may refuse to tell; then it is only slower.
-        let start = values.as_ptr().align_offset(4 * LINE).min(LINE);
-        Self { values, start }
-    }
-
-    pub(super) fn values(&self) -> &[f32] {
-        &self.values[self.start..self.values.len() - (LINE - self.start)]
-    }
-
-    pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        let end = self.values.len() - (LINE - self.start);
-        &mut self.values[self.start..end]
-    }
 }
 
 impl Packed {
     /// `row(r, channels)` writes the weights of row `r`, for all `columns` channels.
     pub(crate) fn new(level: Level, rows: usize, columns: usize, mut row: impl FnMut(usize, &mut [f32])) -> Self {
         let panel = tile::panel(level);
-        let mut packed = Aligned::zeros(rows * columns.next_multiple_of(panel));
-        let values = packed.values_mut();
+        let mut packed = Aligned::default();
+        let values = packed.zeros(rows * columns.next_multiple_of(panel));
         let mut weights = vec![0.0; columns];
         for r in 0..rows {
             row(r, &mut weights);

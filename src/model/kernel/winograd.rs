@@ -7,9 +7,8 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::product::Aligned;
 use super::tile::{self, rectified};
-use super::{Finish, Level, Map, Order, Product, Rectifier, Run, Shape, Weights};
+use super::{Aligned, Finish, Level, Map, Order, Product, Rectifier, Run, Shape, Weights};
 
 /// Numbers of a transformed tile.
 const POSITIONS: usize = 16;
@@ -29,7 +28,7 @@ const OUTPUTS_MIN: usize = 36;
 /// Weights as the products want them: `G g Gᵀ`, a matrix of channels and outputs for each of its 16 numbers.
 /// Panel by panel, so that threads can transform them: `(panels, 16, channels, width of a panel)`.
 #[derive(Debug)]
-pub(super) struct Winograd(Aligned);
+pub(super) struct Winograd(Aligned<f32>);
 
 /// What outputs are made of besides sums: channels of bias and slopes, and pictures of residuals.
 #[derive(Clone, Copy)]
@@ -78,8 +77,9 @@ impl Winograd {
     pub(super) fn new(level: Level, shape: &Shape, weight: &[f32]) -> Self {
         let Shape { channels, out, .. } = *shape;
         let panel = tile::panel(level);
-        let mut transformed = Aligned::zeros(POSITIONS * channels * out.next_multiple_of(panel));
-        let panels = transformed.values_mut().par_chunks_mut(POSITIONS * channels * panel);
+        let mut transformed = Aligned::default();
+        let values = transformed.zeros(POSITIONS * channels * out.next_multiple_of(panel));
+        let panels = values.par_chunks_mut(POSITIONS * channels * panel);
         panels.enumerate().for_each(|(index, to)| {
             let first = index * panel;
             dispatch(level, Kernels { weight, channels, out, first, panel, to });

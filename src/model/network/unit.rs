@@ -3,13 +3,13 @@
 //! Each has its way forward for embedding, one for training that keeps what the way back needs, and that way back.
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, Var, WithDType, bail};
 use candle_nn::{Init, VarBuilder};
 use rayon::prelude::*;
 
-use crate::model::conv::{Activation, ConvParams, conv2d, input_gradient, values, weight_gradient};
+use crate::model::conv::{Activation, ConvParams, conv2d, input_gradient, narrowed, values, weight_gradient, widened};
 use crate::model::graph::{ConvLayer, Op};
-use crate::model::kernel::{Rectifier, Shape};
+use crate::model::kernel::{Level, Rectifier, Shape};
 use crate::model::norm::{BatchNorm, EPSILON, Moments};
 
 /// A convolution, its normalisation and its activation.
@@ -159,7 +159,7 @@ pub(super) struct Gradients {
 
 /// `a + b`, where `a` is: a pass less over memory.
 fn sum(a: Tensor, b: &Tensor) -> Result<Tensor> {
-    if !a.device().is_cpu() || a.dtype() != DType::F32 {
+    if !a.device().is_cpu() || !matches!(a.dtype(), DType::F32 | DType::BF16) {
         return a + b;
     }
     a.inplace_op2(b, &AddTo)?;
@@ -174,14 +174,28 @@ impl InplaceOp2 for AddTo {
     }
 
     fn cpu_fwd(&self, a: &mut CpuStorage, al: &Layout, b: &CpuStorage, bl: &Layout) -> Result<()> {
-        let (CpuStorage::F32(a), Some((start, end))) = (a, al.contiguous_offsets()) else {
-            bail!("adding to {:?}: expected contiguous f32", al.shape())
+        let Some((start, end)) = al.contiguous_offsets() else {
+            bail!("adding to {:?}: expected it contiguous", al.shape())
         };
-        let (a, b) = (&mut a[start..end], values::<f32>(b, bl)?);
-        let parts = a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK));
-        parts.for_each(|(a, b)| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
+        match a {
+            CpuStorage::F32(a) => add(&mut a[start..end], values(b, bl)?, |a, b| a + b),
+            CpuStorage::BF16(a) => {
+                add(&mut a[start..end], values(b, bl)?, |a, b| narrowed(widened(a) + widened(b)));
+            }
+            _ => bail!("adding to {:?}: expected f32 or bf16", al.shape()),
+        }
         Ok(())
     }
+}
+
+fn add<T: WithDType>(a: &mut [T], b: &[T], sum: impl Fn(T, T) -> T + Sync) {
+    let parts = a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK));
+    parts.for_each(|(a, b)| {
+        Level::best().run(
+            #[inline(always)]
+            || a.iter_mut().zip(b).for_each(|(a, b)| *a = sum(*a, *b)),
+        );
+    });
 }
 
 /// Numbers that one task adds.

@@ -6,11 +6,63 @@
 use std::ops::Range;
 
 use candle_core::WithDType;
+use half::bf16;
 use rayon::prelude::*;
 
 use super::EPSILON;
-use crate::model::conv::Activation;
+use crate::model::conv::{Activation, narrowed, widened};
 use crate::model::kernel::in_parts;
+
+/// What values are in memory, and what is computed with them.
+pub(super) trait Stored: WithDType {
+    type Number: WithDType;
+
+    fn number(self) -> Self::Number;
+
+    fn of(number: Self::Number) -> Self;
+}
+
+impl Stored for f32 {
+    type Number = f32;
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(number: f32) -> f32 {
+        number
+    }
+}
+
+impl Stored for f64 {
+    type Number = f64;
+
+    #[inline(always)]
+    fn number(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(number: f64) -> f64 {
+        number
+    }
+}
+
+impl Stored for bf16 {
+    type Number = f32;
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        widened(self)
+    }
+
+    #[inline(always)]
+    fn of(number: f32) -> bf16 {
+        narrowed(number)
+    }
+}
 
 /// Values that one task takes: with their gradients they stay in a second-level cache.
 const GROUP: usize = 1 << 14;
@@ -21,14 +73,14 @@ fn group(channels: usize) -> usize {
 }
 
 /// Mean and variance of each channel, one after the other: `2 · channels` values.
-pub(super) fn moments<T: WithDType>(x: &[T], channels: usize) -> Vec<T> {
+pub(super) fn moments<V: Stored>(x: &[V], channels: usize) -> Vec<V::Number> {
     // Sums of differences from the first row: squares of a large mean would swallow a small variance.
-    let origin = &x[..channels];
-    let sums = grouped_sums(channels, x.par_chunks(group(channels)), |x, sum: &mut [T], squares| {
+    let origin: Vec<V::Number> = x[..channels].iter().map(|x| x.number()).collect();
+    let sums = grouped_sums(channels, x.par_chunks(group(channels)), |x, sum: &mut [V::Number], squares| {
         for row in x.chunks_exact(channels) {
             let sums = sum.iter_mut().zip(&mut *squares);
-            for ((value, origin), (sum, squares)) in row.iter().zip(origin).zip(sums) {
-                let value = *value - *origin;
+            for ((value, origin), (sum, squares)) in row.iter().zip(&origin).zip(sums) {
+                let value = value.number() - *origin;
                 *sum += value;
                 *squares += value * value;
             }
@@ -36,9 +88,9 @@ pub(super) fn moments<T: WithDType>(x: &[T], channels: usize) -> Vec<T> {
     });
     let count = (x.len() / channels) as f64;
     let (sum, squares) = sums.split_at(channels);
-    let mean = sum.iter().zip(origin).map(|(sum, origin)| origin.to_f64() + sum / count);
+    let mean = sum.iter().zip(&origin).map(|(sum, origin)| origin.to_f64() + sum / count);
     let variance = squares.iter().zip(sum).map(|(squares, sum)| (squares / count - (sum / count).powi(2)).max(0.0));
-    mean.chain(variance).map(T::from_f64).collect()
+    mean.chain(variance).map(WithDType::from_f64).collect()
 }
 
 /// The numbers of each channel that every pass needs.
@@ -51,11 +103,11 @@ pub(super) struct Channels<T> {
 }
 
 /// What [`Channels::backward`] gives.
-pub(super) struct Gradients<T> {
-    pub(super) x: Vec<T>,
+pub(super) struct Gradients<V: Stored> {
+    pub(super) x: Vec<V>,
     /// Of the scales, then of the offsets.
-    pub(super) affine: Vec<T>,
-    pub(super) residual: Option<Vec<T>>,
+    pub(super) affine: Vec<V::Number>,
+    pub(super) residual: Option<Vec<V>>,
 }
 
 impl<T: WithDType> Channels<T> {
@@ -86,7 +138,7 @@ impl<T: WithDType> Channels<T> {
         T::from_f64(if self.activation == Activation::Relu { 0.0 } else { f64::NEG_INFINITY })
     }
 
-    pub(super) fn forward(&self, x: &[T], residual: Option<&[T]>) -> Vec<T> {
+    pub(super) fn forward<V: Stored<Number = T>>(&self, x: &[V], residual: Option<&[V]>) -> Vec<V> {
         let (channels, floor) = (self.count(), self.floor());
         let size = group(channels);
         let terms = || self.scale.iter().zip(&self.offset);
@@ -94,13 +146,13 @@ impl<T: WithDType> Channels<T> {
             x.len(),
             size,
             #[inline(always)]
-            |part, y: &mut [T]| {
+            |part, y: &mut [V]| {
                 let rows = y.chunks_exact_mut(channels).zip(x[part.clone()].chunks_exact(channels));
                 match residual {
                     None => {
                         for (y, x) in rows {
                             for ((y, x), (scale, offset)) in y.iter_mut().zip(x).zip(terms()) {
-                                *y = at_least(floor, *x * *scale + *offset);
+                                *y = V::of(at_least(floor, x.number() * *scale + *offset));
                             }
                         }
                     }
@@ -108,7 +160,7 @@ impl<T: WithDType> Channels<T> {
                         for ((y, x), residual) in rows.zip(residual[part].chunks_exact(channels)) {
                             for (((y, x), residual), (scale, offset)) in y.iter_mut().zip(x).zip(residual).zip(terms())
                             {
-                                *y = at_least(floor, *x * *scale + *offset + *residual);
+                                *y = V::of(at_least(floor, x.number() * *scale + *offset + residual.number()));
                             }
                         }
                     }
@@ -118,7 +170,7 @@ impl<T: WithDType> Channels<T> {
     }
 
     /// Gradients from that of the output; `residual`: whether there was one, which makes the outputs `y` needed.
-    pub(super) fn backward(&self, x: &[T], y: &[T], grad: &[T], residual: bool) -> Gradients<T> {
+    pub(super) fn backward<V: Stored<Number = T>>(&self, x: &[V], y: &[V], grad: &[V], residual: bool) -> Gradients<V> {
         if residual && self.activation == Activation::Relu {
             let masked = masked(y, grad);
             let (dx, affine) = self.backward_by(x, &masked, |grad, _, _, _| grad);
@@ -136,7 +188,12 @@ impl<T: WithDType> Channels<T> {
 
     /// Gradients of input and affine; `pass` is what a gradient becomes, given input, scale and offset.
     #[inline(always)]
-    fn backward_by(&self, x: &[T], grad: &[T], pass: impl Fn(T, T, T, T) -> T + Sync) -> (Vec<T>, Vec<T>) {
+    fn backward_by<V: Stored<Number = T>>(
+        &self,
+        x: &[V],
+        grad: &[V],
+        pass: impl Fn(T, T, T, T) -> T + Sync,
+    ) -> (Vec<V>, Vec<T>) {
         let channels = self.count();
         let size = group(channels);
         let terms = || self.mean.iter().zip(self.scale.iter().zip(&self.offset));
@@ -147,9 +204,10 @@ impl<T: WithDType> Channels<T> {
                 let sums = sum.iter_mut().zip(&mut *products);
                 for (((x, grad), (mean, (scale, offset))), (sum, products)) in x.iter().zip(grad).zip(terms()).zip(sums)
                 {
-                    let grad = pass(*grad, *x, *scale, *offset);
+                    let x = x.number();
+                    let grad = pass(grad.number(), x, *scale, *offset);
                     *sum += grad;
-                    *products += grad * (*x - *mean);
+                    *products += grad * (x - *mean);
                 }
             }
         });
@@ -165,15 +223,16 @@ impl<T: WithDType> Channels<T> {
             x.len(),
             size,
             #[inline(always)]
-            |part, dx: &mut [T]| {
+            |part, dx: &mut [V]| {
                 let rows = dx.chunks_exact_mut(channels).zip(x[part.clone()].chunks_exact(channels));
                 for ((dx, x), grad) in rows.zip(grad[part].chunks_exact(channels)) {
                     let terms = terms().zip(mean_grad.iter().zip(&slopes));
                     for (((dx, x), grad), ((mean, (scale, offset)), (mean_grad, slope))) in
                         dx.iter_mut().zip(x).zip(grad).zip(terms)
                     {
-                        let grad = pass(*grad, *x, *scale, *offset);
-                        *dx = *scale * (grad - *mean_grad - (*x - *mean) * *slope);
+                        let x = x.number();
+                        let grad = pass(grad.number(), x, *scale, *offset);
+                        *dx = V::of(*scale * (grad - *mean_grad - (x - *mean) * *slope));
                     }
                 }
             },
@@ -183,14 +242,14 @@ impl<T: WithDType> Channels<T> {
 }
 
 /// The gradient where the output was not cut off.
-fn masked<T: WithDType>(y: &[T], grad: &[T]) -> Vec<T> {
+fn masked<V: Stored>(y: &[V], grad: &[V]) -> Vec<V> {
     in_groups(
         y.len(),
         GROUP,
         #[inline(always)]
-        |part, masked: &mut [T]| {
+        |part, masked: &mut [V]| {
             for ((masked, y), grad) in masked.iter_mut().zip(&y[part.clone()]).zip(&grad[part]) {
-                *masked = if *y > T::zero() { *grad } else { T::zero() };
+                *masked = if y.number().to_f64() > 0.0 { *grad } else { V::zero() };
             }
         },
     )

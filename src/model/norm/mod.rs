@@ -17,6 +17,8 @@ use candle_core::{
 };
 
 use super::conv::{Activation, values};
+use cpu::Stored;
+use half::bf16;
 
 /// Added to the variance, so that a constant channel stays finite.
 pub(crate) const EPSILON: f64 = 1e-5;
@@ -34,7 +36,7 @@ impl Moments {
     /// # Errors
     /// When `x` is empty or of another type.
     pub(crate) fn of(x: &Tensor) -> Result<Self> {
-        let x = computable(&x.detach())?.contiguous()?;
+        let x = x.detach().contiguous()?;
         Ok(Self { both: x.apply_op1_no_bwd(&MomentsOf)? })
     }
 
@@ -46,14 +48,6 @@ impl Moments {
     /// `(channels)`, of the sample: the sum of squares divided by its count.
     pub(crate) fn variance(&self) -> Result<Tensor> {
         self.both.get(1)
-    }
-}
-
-/// `x`, or `f32` where its device has no kernel for its type: `bf16` on the CPU.
-fn computable(x: &Tensor) -> Result<Tensor> {
-    match x.dtype() {
-        DType::BF16 if x.device().is_cpu() => x.to_dtype(DType::F32),
-        _ => Ok(x.clone()),
     }
 }
 
@@ -75,14 +69,10 @@ impl BatchNorm {
     /// When shapes or types disagree.
     pub(crate) fn apply(&self, x: &Tensor, affine: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
         let affine = affine.to_dtype(self.moments.both.dtype())?.contiguous()?;
-        let y = match residual {
-            None => computable(x)?.contiguous()?.apply_op2(&affine, self.clone()),
-            Some(residual) => {
-                let residual = computable(residual)?.contiguous()?;
-                computable(x)?.contiguous()?.apply_op3(&affine, &residual, self.clone())
-            }
-        };
-        y?.to_dtype(x.dtype())
+        match residual {
+            None => x.contiguous()?.apply_op2(&affine, self.clone()),
+            Some(residual) => x.contiguous()?.apply_op3(&affine, &residual.contiguous()?, self.clone()),
+        }
     }
 
     /// Gradients for that of `y`, which [`apply`](Self::apply) gave for `x` and `affine`; `residual`: whether there was one.
@@ -98,10 +88,7 @@ impl BatchNorm {
         grad: &Tensor,
     ) -> Result<Gradients> {
         let affine = affine.to_dtype(self.moments.both.dtype())?.contiguous()?;
-        let [wide, y, grad] = [computable(x)?, computable(y)?, computable(grad)?];
-        let found = self.backward(&wide.contiguous()?, &affine, residual, &y, &grad)?;
-        let narrow = |tensor: Tensor| tensor.to_dtype(x.dtype());
-        Ok(Gradients { x: narrow(found.x)?, affine: found.affine, residual: found.residual.map(narrow).transpose()? })
+        self.backward(&x.contiguous()?, &affine, residual, y, grad)
     }
 
     fn check(&self, x: &Layout, affine: &Layout, residual: Option<&Layout>) -> Result<()> {
@@ -120,12 +107,13 @@ impl BatchNorm {
         let y = match x.0.dtype() {
             DType::F32 => CpuStorage::F32(self.forward_as(x, affine, residual)?),
             DType::F64 => CpuStorage::F64(self.forward_as(x, affine, residual)?),
-            other => bail!("normalising {other:?} on the CPU: expected f32 or f64"),
+            DType::BF16 => CpuStorage::BF16(self.forward_as(x, affine, residual)?),
+            other => bail!("normalising {other:?} on the CPU: expected f32, f64 or bf16"),
         };
         Ok((y, x.1.shape().clone()))
     }
 
-    fn forward_as<T: WithDType>(&self, x: Input<'_>, affine: Input<'_>, residual: Option<Input<'_>>) -> Result<Vec<T>> {
+    fn forward_as<V: Stored>(&self, x: Input<'_>, affine: Input<'_>, residual: Option<Input<'_>>) -> Result<Vec<V>> {
         let residual = residual.map(|(storage, layout)| values(storage, layout)).transpose()?;
         let channels = read(&self.moments.both, |moments| {
             Ok(cpu::Channels::new(moments, values(affine.0, affine.1)?, self.activation))
@@ -143,11 +131,12 @@ impl BatchNorm {
         }
         match x.dtype() {
             DType::F64 => self.backward_as::<f64>(x, affine, residual, y, &grad),
+            DType::BF16 => self.backward_as::<bf16>(x, affine, residual, y, &grad),
             _ => self.backward_as::<f32>(x, affine, residual, y, &grad),
         }
     }
 
-    fn backward_as<T: WithDType>(
+    fn backward_as<V: Stored>(
         &self,
         x: &Tensor,
         affine: &Tensor,
@@ -155,10 +144,10 @@ impl BatchNorm {
         y: &Tensor,
         grad: &Tensor,
     ) -> Result<Gradients> {
-        let channels = read(&self.moments.both, |moments: &[T]| {
+        let channels = read(&self.moments.both, |moments: &[V::Number]| {
             read(affine, |affine| Ok(cpu::Channels::new(moments, affine, self.activation)))
         })?;
-        let found = read(x, |x| read(y, |y| read(grad, |grad| Ok(channels.backward(x, y, grad, residual)))))?;
+        let found = read(x, |x: &[V]| read(y, |y| read(grad, |grad| Ok(channels.backward(x, y, grad, residual)))))?;
         Ok(Gradients {
             x: Tensor::from_vec(found.x, x.shape(), x.device())?,
             affine: Tensor::from_vec(found.affine, affine.shape(), x.device())?,
@@ -202,9 +191,10 @@ impl CustomOp1 for MomentsOf {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let channels = channels(layout)?;
         let moments = match x.dtype() {
-            DType::F32 => CpuStorage::F32(cpu::moments(values(x, layout)?, channels)),
-            DType::F64 => CpuStorage::F64(cpu::moments(values(x, layout)?, channels)),
-            other => bail!("moments of {other:?} on the CPU: expected f32 or f64"),
+            DType::F32 => CpuStorage::F32(cpu::moments(values::<f32>(x, layout)?, channels)),
+            DType::F64 => CpuStorage::F64(cpu::moments(values::<f64>(x, layout)?, channels)),
+            DType::BF16 => CpuStorage::F32(cpu::moments(values::<bf16>(x, layout)?, channels)),
+            other => bail!("moments of {other:?} on the CPU: expected f32, f64 or bf16"),
         };
         Ok((moments, Shape::from((2, channels))))
     }
