@@ -38,7 +38,7 @@ pub(crate) struct Common {
     /// Weights to use instead of the bundled ones (safetensors, as `vultus train` writes)
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) weights: Option<PathBuf>,
-    /// Numbers that the network computes in: f32, bf16 (on a GPU) or int8 (to embed on a CPU) [default: int8 on a CPU where the weights
+    /// Numbers that the network computes in: f32, bf16 (on a GPU, or to train) or int8 (to embed on a CPU) [default: int8 on a CPU where the weights
     /// have ranges for it, otherwise f32]
     #[arg(long, global = true, value_name = "NUMBERS")]
     pub(crate) precision: Option<Precision>,

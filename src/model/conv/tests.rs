@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
 
+use std::sync::Once;
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use half::bf16;
@@ -12,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use super::tiled::Tiled;
 use super::{Activation, Conv, ConvParams, all_narrowed, all_widened, conv2d, cpu, reference};
 use crate::model::kernel::Level;
+use crate::model::kernel::amx::Amx;
 
 fn random(shape: &[usize], rng: &mut ChaCha8Rng) -> Tensor {
     let values: Vec<f64> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
@@ -103,6 +106,8 @@ proptest! {
     }
 }
 
+static SKIPPED: Once = Once::new();
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -112,6 +117,10 @@ proptest! {
         (kernel, stride, padding) in ((1usize..5, 1usize..5), 1usize..4, 0usize..4),
         (channels, out, few, relu, seed) in (2usize..5, 2usize..5, any::<bool>(), any::<bool>(), any::<u64>()),
     ) {
+        if Amx::get().is_none() {
+            SKIPPED.call_once(|| eprintln!("skipped: this CPU has no tiles of bf16"));
+            return Ok(());
+        }
         let (channels, out) = (if few { channels } else { 16 * channels }, 16 * out);
         let conv = Conv { params: ConvParams { stride, padding, groups: 1, activation: Activation::None } };
         let (x_shape, w_shape) = ([batch, height, width, channels], [kernel.0, kernel.1, channels, out]);
