@@ -38,6 +38,14 @@ impl Crop {
         Self(warp(photo, map, Self::SIDE))
     }
 
+    /// Left and right exchanged.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        let mut pixels = self.0.clone();
+        mirror(&mut pixels);
+        Self(pixels)
+    }
+
     /// The bytes, `(112, 112, 3)`.
     pub fn pixels(&self) -> &[u8] {
         &self.0
@@ -50,6 +58,13 @@ impl Crop {
     pub fn to_photo(&self) -> Result<Photo> {
         let side = Self::SIDE as u32;
         Photo::from_rgb(side, side, self.0.clone())
+    }
+}
+
+/// Exchanges left and right of a crop's pixels.
+pub(crate) fn mirror(pixels: &mut [u8]) {
+    for row in pixels.chunks_exact_mut(Crop::SIDE * 3) {
+        row.as_chunks_mut::<3>().0.reverse();
     }
 }
 

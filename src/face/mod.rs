@@ -11,7 +11,7 @@ mod quality;
 pub use alignment::Alignment;
 pub use bounds::Bounds;
 pub use crop::Crop;
-pub(crate) use crop::template;
+pub(crate) use crop::{mirror, template};
 pub use landmarks::Landmarks;
 pub use quality::{Quality, QualityLimits, Refusal};
 

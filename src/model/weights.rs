@@ -10,7 +10,8 @@
 //! | `calibration` | [`Calibration`] as JSON                                                                     |
 //! | `int8`        | optional: what one step of each value's bytes is worth where the network runs in bytes, JSON |
 //! | `ranges`      | BLAKE3 of the text of `int8`                                                                |
-//! | `digest`      | BLAKE3 of network, alignment and every tensor: what a gallery remembers                     |
+//! | `mirrored`    | optional: `true` where an embedding is that of a crop and of its mirror image together      |
+//! | `digest`      | BLAKE3 of network, alignment and every tensor, and of that and `mirrored`: what a gallery remembers |
 //! | `thresholds`  | BLAKE3 of the text of `calibration`, which may be measured anew for the same weights        |
 
 use std::collections::{BTreeMap, HashMap};
@@ -47,6 +48,8 @@ pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
     /// What one step of each value's bytes is worth, if the ranges of the values were measured.
     steps: Option<Vec<f32>>,
+    /// Whether an embedding is that of a crop and of its mirror image together.
+    mirrored: bool,
     digest: String,
 }
 
@@ -63,7 +66,7 @@ impl Weights {
             hasher.update(&bytes(tensor)?);
         }
         let digest = hasher.finalize().to_hex().to_string();
-        Ok(Self { network, alignment, calibration: None, tensors, steps: None, digest })
+        Ok(Self { network, alignment, calibration: None, tensors, steps: None, mirrored: false, digest })
     }
 
     /// With the ranges of its values, measured on `crops`: it can then embed in bytes, and does on a CPU unless told otherwise. The digest
@@ -87,6 +90,22 @@ impl Weights {
     /// Whether the network can embed in bytes.
     pub fn is_quantised(&self) -> bool {
         self.steps.is_some()
+    }
+
+    /// An embedding is then the sum, scaled to unit length, of those of a crop and of its mirror image: twice the time, and fewer mistakes, for the same
+    /// network. It is another embedding, and gets another digest; a calibration of before means nothing for it, and is dropped.
+    #[must_use]
+    pub fn mirrored(mut self) -> Self {
+        if !self.mirrored {
+            self.digest = blake3::hash(format!("{} mirrored", self.digest).as_bytes()).to_hex().to_string();
+            (self.mirrored, self.calibration) = (true, None);
+        }
+        self
+    }
+
+    /// Whether an embedding is that of a crop and of its mirror image together.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
     }
 
     /// With the operating points that were measured for these weights.
@@ -141,6 +160,11 @@ impl Weights {
             }
             weights.steps = Some(parse("int8", steps).map_err(wrong)?);
         }
+        match metadata.get("mirrored").map(String::as_str) {
+            None => {}
+            Some("true") => weights = weights.mirrored(),
+            Some(other) => return Err(wrong(format!("metadata `mirrored`: {other:?}, expected \"true\""))),
+        }
         if &weights.digest != entry("digest")? {
             return Err(wrong(format!("damaged: digest {}, expected {}", weights.digest, entry("digest")?)));
         }
@@ -167,6 +191,9 @@ impl Weights {
             metadata.insert("ranges".to_owned(), blake3::hash(steps.as_bytes()).to_hex().to_string());
             metadata.insert("int8".to_owned(), steps);
         }
+        if self.mirrored {
+            metadata.insert("mirrored".to_owned(), "true".to_owned());
+        }
         write_tensors(path, &self.tensors, metadata)
     }
 
@@ -189,7 +216,8 @@ impl Weights {
     ///
     /// - Input `crops`: `(n, 3, side, side)`, `f32`: aligned RGB crops averaged down to the input side, values -1 to 1 (`v / 127.5 - 1`).
     /// - Output `embedding`: `(n, 128)`, `f32`, rows of unit length, of which squared Euclidean distances are compared.
-    /// - Metadata: `digest`, `alignment`, `input_side`; where these weights are calibrated also `calibration` (JSON) and
+    /// - Metadata: `digest`, `alignment`, `input_side`; `mirrored` where an embedding is the sum, scaled to unit length, of this output for a crop
+    ///   and for its mirror image; where these weights are calibrated also `calibration` (JSON) and
     ///   `threshold_verify`, the distance at which one pair of strangers in a thousand passes.
     ///
     /// # Errors
@@ -199,11 +227,19 @@ impl Weights {
         let about = format!(
             "Face crops to embeddings. Input `crops`: (n, 3, {side}, {side}) float32, RGB, -1 to 1 (v / 127.5 - 1), aligned as the metadata \
              says and averaged down from 112 x 112. Output `embedding`: (n, 128) float32 of unit length; compare squared Euclidean \
-             distances, 0 to 4."
+             distances, 0 to 4.{}",
+            if self.mirrored {
+                " Add the outputs for a crop and for its mirror image, and scale the sum to unit length."
+            } else {
+                ""
+            }
         );
         let alignment = json(&self.alignment)?.trim_matches('"').to_owned();
         let mut metadata =
             vec![("digest", self.digest.clone()), ("alignment", alignment), ("input_side", side.to_string())];
+        if self.mirrored {
+            metadata.push(("mirrored", "true".to_owned()));
+        }
         if let Some(calibration) = &self.calibration {
             metadata.push(("calibration", json(calibration)?));
             metadata.push(("threshold_verify", calibration.default_threshold(Task::Verify, 1)?.to_string()));
@@ -330,6 +366,15 @@ impl TrainedEmbedder {
 }
 
 impl TrainedEmbedder {
+    /// What the network makes of crops: rows of unit length.
+    fn rows(&self, crops: &[Crop]) -> Result<Vec<f32>> {
+        let side = self.weights.network.input_side;
+        match &self.engine {
+            Engine::Cpu(_) => self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?),
+            Engine::Device(on) => on.forward(&input(crops, side, &on.device)?),
+        }
+    }
+
     /// What each convolution costs on one thread, for inputs as [`forward`](Self::forward) takes them.
     ///
     /// # Errors
@@ -346,13 +391,13 @@ impl TrainedEmbedder {
 impl Embed for TrainedEmbedder {
     fn embed(&self, crops: &[Crop]) -> Result<Vec<Embedding>> {
         let mut embeddings = Vec::with_capacity(crops.len());
-        let side = self.weights.network.input_side;
         let batch = if matches!(self.engine, Engine::Device(_)) { DEVICE_BATCH } else { BATCH };
         for crops in crops.chunks(batch) {
-            let rows = match &self.engine {
-                Engine::Cpu(_) => self.forward(&input(crops, side, &Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)?,
-                Engine::Device(on) => on.forward(&input(crops, side, &on.device)?)?,
-            };
+            let mut rows = self.rows(crops)?;
+            if self.weights.mirrored {
+                let others: Vec<Crop> = crops.iter().map(Crop::mirrored).collect();
+                rows.iter_mut().zip(self.rows(&others)?).for_each(|(row, other)| *row += other);
+            }
             for row in rows.chunks_exact(Embedding::DIMENSIONS) {
                 embeddings.push(Embedding::normalized(row)?);
             }

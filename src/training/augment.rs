@@ -6,7 +6,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::face::template;
+use crate::face::{mirror, template};
 use crate::photo::Limits;
 use crate::photo::sample::{Similarity, warp};
 use crate::{Crop, Error, Photo, Result};
@@ -145,15 +145,5 @@ fn erase(pixels: &mut [u8], rng: &mut ChaCha8Rng) {
     let color: [u8; 3] = rng.random();
     for row in pixels.chunks_exact_mut(Crop::SIDE * 3).skip(top).take(height) {
         row[left * 3..(left + width) * 3].as_chunks_mut().0.fill(color);
-    }
-}
-
-fn mirror(pixels: &mut [u8]) {
-    for row in pixels.chunks_exact_mut(Crop::SIDE * 3) {
-        for x in 0..Crop::SIDE / 2 {
-            for channel in 0..3 {
-                row.swap(x * 3 + channel, (Crop::SIDE - 1 - x) * 3 + channel);
-            }
-        }
     }
 }

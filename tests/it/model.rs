@@ -105,6 +105,37 @@ fn a_network_in_bytes_embeds_nearly_the_same_and_comes_back_from_disk() {
 }
 
 #[test]
+fn a_crop_and_its_mirror_image_embed_the_same_where_weights_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let plain = weights();
+    let alone = TrainedEmbedder::new(plain.clone()).unwrap();
+    let both = plain.clone().mirrored();
+    assert!(both.is_mirrored() && !plain.is_mirrored());
+    assert!(both.digest() != plain.digest(), "another embedding by the same name");
+    assert_eq!(both.clone().mirrored().digest(), both.digest());
+    assert!(both.write(&path).is_err(), "thresholds of other embeddings");
+    both.calibrated(alone.calibration().clone()).write(&path).unwrap();
+    let together = TrainedEmbedder::new(Weights::read(&path).unwrap()).unwrap();
+    let crops = crops();
+    let mirrored: Vec<Crop> = crops.iter().map(Crop::mirrored).collect();
+    assert!(mirrored.iter().zip(&crops).all(|(mirrored, crop)| mirrored.mirrored() == *crop && mirrored != crop));
+    let [one, other] = [&crops, &mirrored].map(|crops| alone.embed(crops).unwrap());
+    for (found, (one, other)) in together.embed(&crops).unwrap().iter().zip(one.iter().zip(&other)) {
+        let sum: Vec<f32> = one.as_slice().iter().zip(other.as_slice()).map(|(a, b)| a + b).collect();
+        assert!(found.distance(&Embedding::normalized(&sum).unwrap()) < 1e-9);
+    }
+    for (a, b) in together.embed(&crops).unwrap().iter().zip(&together.embed(&mirrored).unwrap()) {
+        assert!(a.distance(b) < 1e-9);
+    }
+    let mut file = std::fs::read(&path).unwrap();
+    let at = file.windows(8).position(|word| word == b"mirrored").unwrap();
+    file[at] = b'n';
+    let message = Weights::parse(&file, Path::new("w")).err().unwrap().to_string();
+    assert!(message.contains("digest"), "{message}");
+}
+
+#[test]
 fn numbers_that_cannot_be_computed_in_are_an_error_with_a_way_out() {
     let message = |weights: Weights, precision| {
         TrainedEmbedder::on(weights, &Device::Cpu, Some(precision)).err().unwrap().to_string()
