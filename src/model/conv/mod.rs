@@ -172,33 +172,26 @@ pub(super) fn widened(value: bf16) -> f32 {
 const CHUNK: usize = 1 << 14;
 
 fn all_widened(values: &[bf16]) -> Vec<f32> {
-    in_parts(
-        0.0,
-        values.len(),
-        CHUNK,
-        || (),
-        |(), part, to| {
-            Level::best().run(
-                #[inline(always)]
-                || to.iter_mut().zip(&values[part * CHUNK..]).for_each(|(to, from)| *to = widened(*from)),
-            );
-        },
-    )
+    converted(values, 0.0, widened)
 }
 
 fn all_narrowed(values: &[f32]) -> Vec<bf16> {
-    in_parts(
-        bf16::ZERO,
-        values.len(),
-        CHUNK,
-        || (),
-        |(), part, to| {
-            Level::best().run(
-                #[inline(always)]
-                || to.iter_mut().zip(&values[part * CHUNK..]).for_each(|(to, from)| *to = narrowed(*from)),
-            );
-        },
-    )
+    converted(values, bf16::ZERO, narrowed)
+}
+
+#[inline(always)]
+fn converted<A: Copy + Sync, B: Copy + Send + Sync>(
+    values: &[A],
+    zero: B,
+    convert: impl Fn(A) -> B + Sync + Send,
+) -> Vec<B> {
+    let fill = |(): &mut (), part: usize, to: &mut [B]| {
+        Level::best().run(
+            #[inline(always)]
+            || to.iter_mut().zip(&values[part * CHUNK..]).for_each(|(to, from)| *to = convert(*from)),
+        );
+    };
+    in_parts(zero, values.len(), CHUNK, || (), fill)
 }
 
 /// The values of a contiguous tensor in its storage.

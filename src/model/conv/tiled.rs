@@ -149,10 +149,9 @@ impl<'a> Tiled<'a> {
         self.s.batch.div_ceil(tasks).max(1)
     }
 
-    /// Where a tap begins to read inputs that were laid, in numbers.
-    fn place(&self, tap: &Tap, lines: &Lines, number: usize) -> usize {
-        let phase = self.phases.iter().position(|phase| *phase == tap.phase).unwrap_or(0);
-        phase * lines.each() + self.lattice.forward(tap) * number
+    /// Which of the lines of inputs a tap reads: those of the phases that are below its own come before.
+    fn line_of(&self, tap: &Tap) -> usize {
+        self.phases.partition_point(|phase| *phase < tap.phase)
     }
 
     pub(super) fn forward(&self, x: &[bf16], weight: &[bf16], bias: &[f32], relu: bool) -> Vec<bf16> {
@@ -166,7 +165,12 @@ impl<'a> Tiled<'a> {
             let count = y.len() / s.photo_out();
             let lines = self.inputs(count);
             let wide = lines.pictures[0].wide();
-            let taps: Vec<usize> = self.lattice.taps.iter().map(|tap| self.place(tap, &lines, wide)).collect();
+            let taps: Vec<usize> = self
+                .lattice
+                .taps
+                .iter()
+                .map(|tap| self.line_of(tap) * lines.each() + self.lattice.forward(tap) * wide)
+                .collect();
             let x = &x[part * together * self.given()..][..count * self.given()];
             let values = lines.lay(&self.lattice, self.read(x, &mut scratch.patches), &mut scratch.line);
             let rows = Rows { values, row: wide, taps: &taps, steps: wide / STEP };
@@ -303,12 +307,11 @@ impl<'a> Tiled<'a> {
             for (columns, b_at) in (0..wide_out).step_by(SIDE).map(|o| (o, 2 * o)) {
                 for c in (0..wide).step_by(SIDE) {
                     for tap in &self.lattice.taps {
-                        let phase = self.phases.iter().position(|phase| *phase == tap.phase).unwrap_or(0);
                         let taps = [self.lattice.forward(tap)];
                         let rows = Rows { values: across.values(), row, taps: &taps, steps: pixels / STEP };
                         let b = Pairs { values: pairs.values(), pair: 2 * wide_out, half: 32, step: 32 * wide_out };
                         let to = &mut sums[(tap.number * wide + c) * wide_out + columns..];
-                        tiles.add(&rows, (phase * wide + c) * row, &b, b_at, to, wide_out);
+                        tiles.add(&rows, (self.line_of(tap) * wide + c) * row, &b, b_at, to, wide_out);
                     }
                 }
             }
