@@ -5,6 +5,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+/// There is room from the start for so many: most searches want no more, and a limit may be as large as there are numbers for.
+const ROOM: usize = 32;
+
 /// The nearest so far. Takes any number of offers and remembers `limit` of them, none farther than `within`.
 pub(crate) struct Nearest {
     limit: usize,
@@ -14,7 +17,7 @@ pub(crate) struct Nearest {
 
 impl Nearest {
     pub(crate) fn new(limit: usize, within: f32) -> Self {
-        Self { limit, within, farthest_first: BinaryHeap::new() }
+        Self { limit, within, farthest_first: BinaryHeap::with_capacity(limit.min(ROOM)) }
     }
 
     /// Offers beyond this distance are refused: `within` until `limit` were taken.

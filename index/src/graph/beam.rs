@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use super::{Lists, NONE, SEEDS};
-use crate::kernel::prefetch;
+use crate::kernel::{COLUMN, prefetch};
 use crate::quantiser::{Query, Scorer};
 
 /// Is asked before the bytes of rows are read whether these may be relied on.
@@ -299,12 +299,27 @@ impl Scratch {
     }
 }
 
-/// Puts a row among the best so far, best first, where it belongs there.
-pub(super) fn offer(best: &mut [Entry], score: i32, row: u32) {
-    let entry = Entry::new(score, row);
-    if best.last().is_some_and(|last| entry > *last) {
-        let at = best.partition_point(|better| *better > entry);
-        best[at..].rotate_right(1);
-        best[at] = entry;
+/// Puts those rows of a column among the best so far that belong there.
+///
+/// - `row`: gives the row in a place of the column; `None` where there is none.
+pub(super) fn offer_column(best: &mut [Entry], scores: &[i32; COLUMN], row: impl Fn(usize) -> Option<u32>) {
+    let least = best.last().map_or(i32::MAX, |last| last.score());
+    // Few are good enough, and where they stand cannot be foreseen.
+    let mut good = scores.iter().zip(0..).fold(0u32, |good, (score, at)| good | u32::from(*score >= least) << at);
+    while good != 0 {
+        let at = good.trailing_zeros() as usize;
+        good &= good - 1;
+        if let Some(row) = row(at) {
+            offer(best, scores[at], row);
+        }
     }
+}
+
+/// Puts a row among the best so far, best first, where it belongs there: without a branch, since where that is cannot be foreseen either.
+fn offer(best: &mut [Entry], score: i32, row: u32) {
+    best.iter_mut().fold(Entry::new(score, row), |entry, place| {
+        let worse = entry.min(*place);
+        *place = entry.max(*place);
+        worse
+    });
 }

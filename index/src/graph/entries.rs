@@ -3,7 +3,7 @@
 //! Every 48th row is an entry. Entries stand in groups, each around a pivot, and their codes in columns: a query is compared with all pivots, then
 //! with the groups of the best few, and no memory is waited for, since what is read is known before.
 
-use super::beam::{Entry, offer};
+use super::beam::{Entry, offer_column};
 use super::{NONE, SEEDS, Scratch};
 use crate::kernel::{self, COLUMN, columns_bytes, prefetch, put_in_column};
 
@@ -33,7 +33,10 @@ impl Entries<'_> {
         scores.resize(self.pivots.next_multiple_of(COLUMN).max(scores.len()), 0);
         columns(query, self.pivot_codes, scores);
         let mut pivots = [Entry::default(); GROUPS];
-        (0..).zip(&scores[..self.pivots]).for_each(|(pivot, score)| offer(&mut pivots, *score, pivot));
+        for (column, scores) in scores.as_chunks().0.iter().take(self.pivots.div_ceil(COLUMN)).enumerate() {
+            let pivot = |at| Some(column * COLUMN + at).filter(|pivot| *pivot < self.pivots);
+            offer_column(&mut pivots, scores, |at| pivot(at).map(|pivot| pivot as u32));
+        }
 
         // What a damaged file says may be anything.
         let group = |pivot: Entry| -> Option<(&[u8], &[u32])> {
@@ -51,9 +54,9 @@ impl Entries<'_> {
         for (codes, rows) in groups {
             scores.resize(rows.len().max(scores.len()), 0);
             columns(query, codes, scores);
-            for (&row, &score) in rows.iter().zip(&*scores) {
+            for (scores, rows) in scores.as_chunks().0.iter().zip(rows.as_chunks::<COLUMN>().0) {
                 // What fills up a column was compared, too.
-                offer(&mut seeds, if row == NONE { i32::MIN } else { score }, row);
+                offer_column(&mut seeds, scores, |at| Some(rows[at]).filter(|row| *row != NONE));
             }
         }
         seeds.map(Entry::row)
