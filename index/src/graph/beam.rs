@@ -26,6 +26,9 @@ pub(crate) trait Trust {
     fn list(&self, row: u32) -> Result<(), Self::Broken>;
 
     fn codes(&self, rows: &[u32]) -> Result<(), Self::Broken>;
+
+    /// Is told near the end which rows are likely to be found, so that what else is read of them may be asked for.
+    fn foresee(&self, _rows: impl Iterator<Item = u32>) {}
 }
 
 /// What is in memory, or was compared with its checksums.
@@ -69,6 +72,8 @@ pub(crate) struct Scratch {
 const VISITS: usize = 2;
 /// Lists that are asked for before their rows are visited.
 const LISTS_AHEAD: usize = 2 * VISITS;
+/// Rows that are foreseen.
+const FORESEEN: usize = 24;
 /// Of a pool that is longer, whole runs are moved.
 const SHORT: usize = 96;
 /// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.
@@ -131,9 +136,14 @@ impl Reach {
         Self { most: kth.saturating_mul(MOST), slack: Some(Slack::new(kth.max(1), beyond, query)) }
     }
 
+    /// Rows of interest.
+    fn kth(&self) -> usize {
+        self.slack.map_or(self.most, |slack| slack.kth)
+    }
+
     /// Whether a pool of so many holds all that is sure to stay, if nothing better comes.
     fn is_filled(&self, count: usize) -> bool {
-        count >= self.slack.map_or(self.most, |slack| slack.kth)
+        count >= self.kth()
     }
 }
 
@@ -168,11 +178,16 @@ pub(crate) fn beam<T: Trust>(
 ) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
     scratch.meet(avoided.as_slice());
+    let mut is_foreseen = false;
     let mut scored = scratch.met_count;
     trust.codes(scratch.meet(seeds))?;
     loop {
         let fresh = scored..scratch.met_count;
         scored = fresh.end;
+        if !is_foreseen && scratch.unvisited_from >= reach.kth() {
+            is_foreseen = true;
+            trust.foresee(scratch.pool.iter().take(FORESEEN).map(|entry| entry.row()));
+        }
         // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
         if reach.is_filled(scratch.pool.len()) {
             for _ in 0..VISITS {
@@ -288,8 +303,11 @@ impl Scratch {
     pub(super) fn best_of_first(&mut self, scorer: &Scorer<'_>, count: usize) -> [u32; SEEDS] {
         let rows: Vec<u32> = (0..count as u32).collect();
         scorer.score(&rows, &mut self.scores);
+        self.scores.resize(self.scores.len().max(count.next_multiple_of(COLUMN)), 0);
         let mut best = [Entry::default(); SEEDS];
-        rows.iter().zip(&self.scores).for_each(|(row, score)| offer(&mut best, *score, *row));
+        for (rows, scores) in rows.chunks(COLUMN).zip(self.scores.as_chunks().0) {
+            offer_column(&mut best, scores, |at| rows.get(at).copied());
+        }
         best.map(Entry::row)
     }
 
@@ -304,7 +322,7 @@ impl Scratch {
 /// - `row`: gives the row in a place of the column; `None` where there is none.
 pub(super) fn offer_column(best: &mut [Entry], scores: &[i32; COLUMN], row: impl Fn(usize) -> Option<u32>) {
     let least = best.last().map_or(i32::MAX, |last| last.score());
-    // Few are good enough, and where they stand cannot be foreseen.
+    // Few are good enough, and which cannot be foreseen.
     let mut good = scores.iter().zip(0..).fold(0u32, |good, (score, at)| good | u32::from(*score >= least) << at);
     while good != 0 {
         let at = good.trailing_zeros() as usize;

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use super::Row;
+use crate::kernel::prefetch;
 use crate::nearest::Nearest;
 use crate::quantiser::{Quantiser, code_bytes};
 use crate::{Kept, fine, kernel, scan};
@@ -91,6 +92,16 @@ impl<'a> Vectors<'a> {
         let mut decoded = vec![0.0; rows.len() * dimensions];
         rows.zip(decoded.chunks_exact_mut(dimensions)).for_each(|(row, vector)| self.decode(row, vector));
         Cow::Owned(decoded)
+    }
+
+    /// Asks for what is read of a row.
+    pub(super) fn prefetch(&self, row: u32, dimensions: usize) {
+        let row = row as usize;
+        match self {
+            Self::F32(vectors) => prefetch(&vectors[row * dimensions..][..dimensions]),
+            Self::Bf16(bytes) => prefetch(&bytes[2 * row * dimensions..][..2 * dimensions]),
+            Self::Codes { fine, .. } => prefetch(&fine[row * fine::bytes(dimensions)..][..fine::bytes(dimensions)]),
+        }
     }
 
     /// The squared distances of some rows from a query. Panics where there is no such row.

@@ -7,12 +7,15 @@
 //! A segment that is a small share of the index is not likely to have many of the neighbours, and is walked the less wide; once more, and as wide
 //! as the others, where it has more than that.
 
+use std::convert::Infallible;
+
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::checked::{Checked, Damaged};
+use super::kept::Vectors;
 use super::rerank::rerank;
 use super::{Ids, Segment};
-use crate::graph::{Entry, Graph, Reach, Scratch, Trust, Trusted};
+use crate::graph::{Entry, Graph, Reach, Scratch, Trust};
 use crate::kernel::prefetch;
 use crate::nearest::{Found, Nearest};
 use crate::quantiser;
@@ -50,6 +53,28 @@ impl Trust for Unseen<'_> {
 
     fn codes(&self, rows: &[u32]) -> Result<(), Damaged> {
         rows.iter().try_for_each(|row| self.check(self.codes, *row))
+    }
+}
+
+/// What was compared with its checksums, and the vectors that rows are compared by in the end.
+struct Sound<'a> {
+    vectors: Vectors<'a>,
+    dimensions: usize,
+}
+
+impl Trust for Sound<'_> {
+    type Broken = Infallible;
+
+    fn list(&self, _row: u32) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn codes(&self, _rows: &[u32]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn foresee(&self, rows: impl Iterator<Item = u32>) {
+        rows.for_each(|row| self.vectors.prefetch(row, self.dimensions));
     }
 }
 
@@ -235,7 +260,8 @@ impl Walk<'_> {
         let reach = reach(&query);
         let codes = segment.bytes.unchecked(segment.sections.codes.clone());
         if segment.bytes.is_all_sound() {
-            let Ok(found) = self.graph.search(&query, codes, None, &reach, scratch, &Trusted);
+            let sound = Sound { vectors: segment.unchecked_kept()?, dimensions: self.query.len() };
+            let Ok(found) = self.graph.search(&query, codes, None, &reach, scratch, &sound);
             return Ok((found, query.scale));
         }
         let lists = self.graph.lists_bytes();
