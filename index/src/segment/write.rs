@@ -2,6 +2,8 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
+use rayon::prelude::*;
+
 use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
 use super::{Row, Stamp, file, kept, widths};
 use crate::graph;
@@ -88,6 +90,9 @@ impl<'a> Content<'a> {
         let code_bytes = quantiser::code_bytes(dimensions);
         let mut codes = Vec::with_capacity(code_bytes * rows.len());
         rows.iter().for_each(|row| view.encode(row.vector, &mut codes));
+        if kept != Kept::Codes {
+            rows.par_iter().zip(codes.par_chunks_mut(code_bytes)).for_each(|(row, codes)| view.straighten(row.vector, codes));
+        }
         let entry_codes = built.entry_codes(&codes, code_bytes);
         let graph = built.graph(&entry_codes);
         let vectors = kept::read_back(kept, &view, &rows, &codes);
