@@ -5,7 +5,7 @@
 //!
 //! The fine codes of eight dimensions are three bytes, those of 128 dimensions 48; dimensions are filled up to a multiple of 128.
 
-use crate::quantiser::{BLOCK, LEVELS, Quantiser};
+use crate::quantiser::{BLOCK, LEVELS, Quantiser, code};
 
 /// Parts of a step.
 const PARTS: usize = 8;
@@ -46,7 +46,7 @@ pub(crate) fn encode(quantiser: &Quantiser<'_>, vector: &[f32], codes: &[u8], fi
     for (first, (group, numbers)) in (0..).step_by(GROUP).zip(groups) {
         let mut bits = 0u32;
         for (at, x) in numbers.iter().enumerate() {
-            let code = code(codes, first + at);
+            let code = usize::from(code(codes, first + at));
             let place = quantiser.place(first + at, *x) - code as f32;
             let part = match code {
                 0 => PARTS as f32 - (0.5 - place) / OUTER,
@@ -67,14 +67,9 @@ pub(crate) fn decode(quantiser: &Quantiser<'_>, codes: &[u8], fine: &[u8], vecto
         let bits = u32::from_le_bytes([group[0], group[1], group[2], 0]);
         for (at, x) in numbers.iter_mut().enumerate() {
             let part = (bits >> (3 * at)) as usize % PARTS;
-            *x = quantiser.number(first + at, MIDDLES[code(codes, first + at) * PARTS + part]);
+            *x = quantiser.number(first + at, MIDDLES[usize::from(code(codes, first + at)) * PARTS + part]);
         }
     }
-}
-
-fn code(codes: &[u8], dimension: usize) -> usize {
-    let byte = codes[dimension / BLOCK * (BLOCK / 2) + dimension % (BLOCK / 2)];
-    usize::from(if dimension % BLOCK < BLOCK / 2 { byte & 15 } else { byte >> 4 })
 }
 
 #[cfg(test)]

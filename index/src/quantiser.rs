@@ -17,7 +17,8 @@ const HIGHEST: f32 = (LEVELS - 1) as f32;
 const SAMPLE: usize = 2048;
 /// Shares of the numbers that may lie beyond the outermost levels, on each side.
 const TAILS: [f64; 6] = [0.0, 0.001, 0.003, 0.006, 0.015, 0.04];
-/// How much an error along a vector counts, beside one across it.
+/// How much the square of an error along a vector counts, beside that of the whole error. From 64 to 1,024 no recall changes by more than .002
+/// (`vultus bench ann --generate faces`).
 const ALONG: f32 = 256.0;
 /// Dimensions of one block of codes.
 pub(crate) const BLOCK: usize = 128;
@@ -97,39 +98,43 @@ impl<'a> Quantiser<'a> {
         codes.resize(from + code_bytes(vector.len()), 0);
         for (dimension, ((x, lowest), step)) in vector.iter().zip(self.lowest).zip(self.step).enumerate() {
             // `as` takes care of what is beyond the levels, and of what is no number.
-            let code = (((x - lowest) / step).round() as u8).min(LEVELS as u8 - 1);
-            let byte = &mut codes[from + dimension / BLOCK * (BLOCK / 2) + dimension % (BLOCK / 2)];
-            *byte |= if dimension % BLOCK < BLOCK / 2 { code } else { code << 4 };
+            put(&mut codes[from..], dimension, (((x - lowest) / step).round() as u8).min(LEVELS as u8 - 1));
         }
     }
 
-    /// Rounds some numbers of a vector to the other of the two levels that they are between, so that what the code is wrong by is across the vector
-    /// and not along it: what is near the vector points where it does, and its product with the code is then wrong by less.
+    /// Rounds some numbers of a vector the other way, so that what its code is wrong by is across the vector and not along it: what is near points
+    /// where the vector does, and its product with the code is then wrong by less. Two or three numbers are enough, and these lie
+    /// almost in the middle between two levels.
     ///
-    /// Guo et al. 2020 (arXiv:1908.10396) weigh the two parts of the error in this way, "score-aware quantization loss".
+    /// How the two parts of an error are weighed follows Guo et al. 2020 (arXiv:1908.10396), section 3, "score-aware quantization loss".
     ///
     /// - `codes`: the vector's, as [`encode`](Self::encode) appends them.
     pub(crate) fn straighten(&self, vector: &[f32], codes: &mut [u8]) {
-        // What each number would add to the sum of products and to the squares if it were rounded the other way.
-        let mut others = Vec::with_capacity(vector.len());
         let mut along = 0.0;
+        let mut others: Vec<Rounding> = Vec::with_capacity(vector.len());
         for (dimension, x) in vector.iter().enumerate() {
-            let code = code(codes, dimension);
+            let (code, step) = (code(codes, dimension), self.step[dimension]);
             let apart = self.place(dimension, *x) - f32::from(code);
-            let step = self.step[dimension];
-            along += x * apart * step;
-            let other = if apart < 0.0 { code.checked_sub(1) } else { Some(code + 1).filter(|other| usize::from(*other) < LEVELS) };
-            if let Some(other) = other && apart.abs() <= 0.5 {
-                others.push((x * step * (f32::from(code) - f32::from(other)), step * step * (1.0 - 2.0 * apart.abs()), dimension, other));
+            along += x * step * apart;
+            let other = if apart < 0.0 { code.wrapping_sub(1) } else { code + 1 };
+            // What lies beyond the levels has no other.
+            if usize::from(other) < LEVELS && apart.abs() <= 0.5 {
+                let along = x * step * (f32::from(code) - f32::from(other));
+                others.push(Rounding {
+                    dimension,
+                    code: other,
+                    along,
+                    squares: step * step * (1.0 - 2.0 * apart.abs()),
+                });
             }
         }
         loop {
-            let worth = |(along_more, more, ..): &(f32, f32, usize, u8)| ALONG * ((along + along_more).powi(2) - along * along) + more;
-            let best = others.iter().enumerate().map(|(at, other)| (worth(other), at)).min_by(|a, b| a.0.total_cmp(&b.0));
-            let Some((_, at)) = best.filter(|(worth, _)| *worth < 0.0) else { return };
-            let (along_more, _, dimension, other) = others.swap_remove(at);
-            along += along_more;
-            put(codes, dimension, other);
+            let loss = |other: &Rounding| ALONG * ((along + other.along).powi(2) - along.powi(2)) + other.squares;
+            let best = (0..others.len()).map(|at| (loss(&others[at]), at)).min_by(|a, b| a.0.total_cmp(&b.0));
+            let Some((_, at)) = best.filter(|(loss, _)| *loss < 0.0) else { return };
+            let other = others.swap_remove(at);
+            along += other.along;
+            put(codes, other.dimension, other.code);
         }
     }
 
@@ -146,15 +151,27 @@ impl<'a> Quantiser<'a> {
     }
 }
 
+/// A level that a number could be rounded to instead, and what that adds to the error: to its product with the vector, and to its square.
+struct Rounding {
+    dimension: usize,
+    code: u8,
+    along: f32,
+    squares: f32,
+}
+
 /// The code of one dimension in a row of codes.
-fn code(codes: &[u8], dimension: usize) -> u8 {
-    let byte = codes[dimension / BLOCK * (BLOCK / 2) + dimension % (BLOCK / 2)];
+pub(crate) fn code(codes: &[u8], dimension: usize) -> u8 {
+    let byte = codes[byte_of(dimension)];
     if dimension % BLOCK < BLOCK / 2 { byte & 15 } else { byte >> 4 }
 }
 
 fn put(codes: &mut [u8], dimension: usize, code: u8) {
-    let byte = &mut codes[dimension / BLOCK * (BLOCK / 2) + dimension % (BLOCK / 2)];
+    let byte = &mut codes[byte_of(dimension)];
     *byte = if dimension % BLOCK < BLOCK / 2 { *byte & 0xf0 | code } else { *byte & 15 | code << 4 };
+}
+
+fn byte_of(dimension: usize) -> usize {
+    dimension / BLOCK * (BLOCK / 2) + dimension % (BLOCK / 2)
 }
 
 /// A row is the nearer to it, the greater its score is: the product of the row's code with `numbers`.
@@ -259,6 +276,39 @@ mod tests {
         let squares = (0..400).map(|row| (product(&vectors[row]) - exact(row)).powi(2)).sum::<f32>();
         let measured = (squares / 400.0).sqrt();
         assert!((0.5..2.0).contains(&(error / measured)), "{error} expected, {measured} measured");
+    }
+
+    #[test]
+    fn straightened_codes_are_wrong_across_the_vector() {
+        let wave = |row: usize, i: usize| ((row * 131 + i) as f32 * 0.7).sin() / 11.0;
+        let vectors: Vec<Vec<f32>> = (0..300).map(|row| (0..131).map(|i| wave(row, i)).collect()).collect();
+        let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+        let numbers = fit(&slices);
+        let quantiser = Quantiser::view(&numbers);
+        // The product of the error with the vector, squared, and the square of the error, added up over all vectors.
+        let mut errors = [[0.0f32; 2]; 2];
+        for (row, vector) in vectors.iter().enumerate() {
+            // Some numbers of every third are beyond the levels: they are not rounded the other way, and others make up for them.
+            let is_beyond = row % 3 == 0;
+            let vector: Vec<f32> = vector.iter().map(|x| if is_beyond { 1.1 * x } else { *x }).collect();
+            let mut codes = Vec::new();
+            quantiser.encode(&vector, &mut codes);
+            let nearest = codes.clone();
+            quantiser.straighten(&vector, &mut codes);
+            for (codes, [along, squares]) in [&nearest, &codes].into_iter().zip(&mut errors) {
+                let error = |i: usize| vector[i] - quantiser.number(i, f32::from(code(codes, i)));
+                *along += (0..131).map(|i| vector[i] * error(i)).sum::<f32>().powi(2);
+                *squares += (0..131).map(|i| error(i).powi(2)).sum::<f32>() * f32::from(u8::from(!is_beyond));
+            }
+            for (dimension, x) in vector.iter().enumerate() {
+                let place = quantiser.place(dimension, *x);
+                let [before, after] = [&nearest, &codes].map(|codes| f32::from(code(codes, dimension)));
+                assert!(before == after || (place - after).abs() <= 1.0, "{place} is {after}");
+            }
+        }
+        let [[along_before, before], [along, after]] = errors;
+        assert!(along < 0.02 * along_before, "{along_before} along the vectors became {along}");
+        assert!(after < 1.1 * before, "{before} in all became {after}");
     }
 
     /// The mean squared error of sixteen levels, of the numbers' variance.

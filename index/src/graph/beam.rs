@@ -79,7 +79,7 @@ const SHORT: usize = 96;
 /// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.
 pub(super) const MOST: usize = 128;
 /// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
-const ERRORS: f32 = 1.0;
+const ERRORS: f32 = 0.7;
 
 /// A row of the pool in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that lower ones
 /// are greater; and whether it was visited.

@@ -90,8 +90,10 @@ impl<'a> Content<'a> {
         let code_bytes = quantiser::code_bytes(dimensions);
         let mut codes = Vec::with_capacity(code_bytes * rows.len());
         rows.iter().for_each(|row| view.encode(row.vector, &mut codes));
+        // Fine codes say where between the nearest levels a number is.
         if kept != Kept::Codes {
-            rows.par_iter().zip(codes.par_chunks_mut(code_bytes)).for_each(|(row, codes)| view.straighten(row.vector, codes));
+            let each = rows.par_iter().zip(codes.par_chunks_exact_mut(code_bytes));
+            each.for_each(|(row, codes)| view.straighten(row.vector, codes));
         }
         let entry_codes = built.entry_codes(&codes, code_bytes);
         let graph = built.graph(&entry_codes);
