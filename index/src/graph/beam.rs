@@ -73,7 +73,7 @@ const VISITS: usize = 2;
 /// Lists that are asked for before their rows are visited.
 const LISTS_AHEAD: usize = 2 * VISITS;
 /// Rows that are foreseen.
-const FORESEEN: usize = 24;
+const FORESEEN: usize = 16;
 /// Of a pool that is longer, whole runs are moved.
 const SHORT: usize = 96;
 /// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.

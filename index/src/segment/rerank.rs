@@ -8,7 +8,7 @@ use crate::graph::Entry;
 use crate::nearest::{Found, Nearest};
 
 /// Rows that are compared in any case, besides as many as are wanted; and at a time from then on.
-const FIRST: usize = 14;
+const FIRST: usize = 4;
 const MORE: usize = 16;
 /// How many standard deviations a row's code may be wrong by.
 const DEVIATIONS: f32 = 5.0;
