@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use super::{Lists, NONE, SEEDS};
-use crate::kernel::{COLUMN, prefetch};
+use crate::kernel::{self, COLUMN, prefetch};
 use crate::quantiser::{Query, Scorer};
 
 /// Is asked before the bytes of rows are read whether these may be relied on.
@@ -66,6 +66,9 @@ pub(crate) struct Scratch {
     pub(super) scores: Vec<i32>,
     /// What of the scored rows goes into the pool.
     better: Vec<Entry>,
+    /// The same before it is in order: rows, and their scores.
+    good_rows: Vec<u32>,
+    good_scores: Vec<i32>,
 }
 
 /// Rows that are visited at a time where the pool is full.
@@ -257,10 +260,15 @@ impl Scratch {
     fn keep(&mut self, fresh: Range<usize>, reach: &Reach) {
         let last = if self.pool.len() < reach.most { None } else { self.pool.last() };
         let least = self.floor.max(last.copied().unwrap_or_default());
-        self.better.resize(self.better.len().max(fresh.len()), least);
+        let (rows, scores) = (&self.met[fresh.clone()], &self.scores[..fresh.len()]);
+        self.good_rows.resize(self.good_rows.len().max(rows.len()), 0);
+        self.good_scores.resize(self.good_rows.len(), 0);
+        let good = (kernel::best().select)(rows, scores, least.score(), &mut self.good_rows, &mut self.good_scores);
+        self.better.resize(self.better.len().max(good), least);
         let mut more = 0;
-        for (&row, &score) in self.met[fresh].iter().zip(&self.scores) {
+        for (&row, &score) in self.good_rows[..good].iter().zip(&self.good_scores) {
             self.better[more] = Entry::new(score, row);
+            // Of rows that are as good the lower ones are better.
             more += usize::from(self.better[more] > least);
         }
         if more == 0 {

@@ -164,3 +164,8 @@ fn sum_of_lanes(lanes: __m256i) -> i32 {
     let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
     _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
 }
+
+#[target_feature(enable = "avx2,fma")]
+fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
+    scalar::select(rows, scores, least, of_rows, of_scores)
+}

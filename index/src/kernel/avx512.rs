@@ -3,7 +3,8 @@
 use std::arch::x86_64::{
     __m128i, __m512i, _mm_add_epi32, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
     _mm512_castsi512_si128, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_loadu_si512, _mm512_mask_cmpge_epi32_mask, _mm512_mask_storeu_epi32, _mm512_maskz_compress_epi32,
+    _mm512_maskz_loadu_epi32, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32,
     _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -141,6 +142,30 @@ fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
         // SAFETY: sixteen `i32` are 64 bytes, and `storeu` asks for no alignment.
         unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) };
     }
+}
+
+#[target_feature(enable = "avx512f")]
+fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
+    let least = _mm512_set1_epi32(least);
+    let mut count = 0;
+    for (rows, scores) in rows.chunks(LANES).zip(scores.chunks(LANES)) {
+        let there = u16::MAX >> (LANES - rows.len().min(scores.len()));
+        // SAFETY: lanes are read only as far as both slices go.
+        let (rows, scores) = unsafe {
+            (_mm512_maskz_loadu_epi32(there, rows.as_ptr().cast()), _mm512_maskz_loadu_epi32(there, scores.as_ptr()))
+        };
+        let good = _mm512_mask_cmpge_epi32_mask(there, scores, least);
+        let more = good.count_ones() as usize;
+        let (of_rows, of_scores) = (&mut of_rows[count..][..more], &mut of_scores[count..][..more]);
+        let first = ((1u32 << more) - 1) as u16;
+        // SAFETY: as many lanes are written as there are places.
+        unsafe {
+            _mm512_mask_storeu_epi32(of_rows.as_mut_ptr().cast(), first, _mm512_maskz_compress_epi32(good, rows));
+            _mm512_mask_storeu_epi32(of_scores.as_mut_ptr(), first, _mm512_maskz_compress_epi32(good, scores));
+        }
+        count += more;
+    }
+    count
 }
 
 /// Four rows, so that their sums are added up together; where fewer were picked, the last one fills up.

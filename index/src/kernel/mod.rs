@@ -4,7 +4,7 @@
 //! it. Inside one kernel, `scan` and `gather` give bit for bit the same distance for the same two vectors, so an answer does not depend on the
 //! way it was found.
 
-/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles`, `columns` and `nibble_columns` of the place it is written in, if this CPU has the
+/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles`, `columns`, `nibble_columns` and `select` of the place it is written in, if this CPU has the
 /// features that these are compiled with. Holding the pointers is the proof that they may be called.
 macro_rules! kernel_if {
     ($has_features:expr) => {
@@ -21,6 +21,10 @@ macro_rules! kernel_if {
             columns: |query, blocks, dots| unsafe { columns(query, blocks, dots) },
             // SAFETY: this closure leaves the macro only after the features were seen.
             nibble_columns: |query, blocks, dots| unsafe { nibble_columns(query, blocks, dots) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            select: |rows, scores, least, of_rows, of_scores| unsafe {
+                select(rows, scores, least, of_rows, of_scores)
+            },
         })
     };
 }
@@ -50,6 +54,8 @@ pub(crate) struct Kernel {
     pub(crate) columns: Columns,
     /// The same for rows of half bytes.
     pub(crate) nibble_columns: Columns,
+    /// Which rows have scores that are no less than some score.
+    pub(crate) select: Select,
 }
 
 /// Rows that stand side by side: first the first four bytes of each of them, then the next four of each.
@@ -69,6 +75,10 @@ pub(crate) type Dots = fn(&[i8], &[u8], &[u32], &mut [i32]);
 /// `(query, blocks, dots)`: sets `dots[i]` to the product with row `i`, of [`COLUMN`] rows a block. There are as many of both, and the query is as
 /// that of [`Dots`].
 type Columns = fn(&[i8], &[u8], &mut [i32]);
+
+/// `(rows, scores, least, of_rows, of_scores)`: puts those rows whose scores are no less than `least` in `of_rows`, their scores in `of_scores`, in their
+/// order, and returns how many they are. There are as many of all four; what is behind the selected ones is anything.
+type Select = fn(&[u32], &[i32], i32, &mut [u32], &mut [i32]) -> usize;
 
 /// Names a kernel to use instead of the fastest: one of `avx512`, `avx2`, `neon` and `portable` that this CPU has.
 const VARIABLE: &str = "VULTUS_CPU_LEVEL";

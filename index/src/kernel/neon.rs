@@ -110,3 +110,8 @@ fn nibbles(query: &[i8], codes: &[u8], picked: &[u32], dots: &mut [i32]) {
 fn multiplied(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
     vmlal_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b)), vget_high_s8(a), vget_high_s8(b))
 }
+
+#[target_feature(enable = "neon")]
+fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
+    scalar::select(rows, scores, least, of_rows, of_scores)
+}

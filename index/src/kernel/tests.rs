@@ -85,6 +85,23 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn every_kernel_selects_the_rows_of_good_scores(
+        pairs in prop::collection::vec((any::<u32>(), prop_oneof![-3i32..4, any::<i32>()]), 0..70),
+        least in prop_oneof![-3i32..4, Just(i32::MIN), Just(i32::MAX)],
+    ) {
+        let (rows, scores): (Vec<u32>, Vec<i32>) = pairs.iter().copied().unzip();
+        let expected: Vec<(u32, i32)> = pairs.into_iter().filter(|(_, score)| *score >= least).collect();
+        for (name, kernel) in available() {
+            let (mut of_rows, mut of_scores) = (vec![0; rows.len()], vec![0; rows.len()]);
+            let count = (kernel.select)(&rows, &scores, least, &mut of_rows, &mut of_scores);
+            let found: Vec<(u32, i32)> = of_rows.into_iter().zip(of_scores).take(count).collect();
+            prop_assert_eq!(&found, &expected, "{}", name);
+        }
+    }
+}
+
 #[test]
 fn a_vector_is_at_distance_zero_from_itself() {
     let vector: Vec<f32> = (0..131).map(|i| (i as f32).sin()).collect();
