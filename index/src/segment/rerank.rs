@@ -7,8 +7,9 @@
 use crate::graph::Entry;
 use crate::nearest::{Found, Nearest};
 
-/// Rows that are compared in any case, besides as many as are wanted; and at a time from then on.
+/// Rows that are compared in any case: so many besides those that are wanted, and enough to know the error by; and at a time from then on.
 const FIRST: usize = 4;
+const LEAST: usize = 14;
 const MORE: usize = 16;
 /// How many standard deviations a row's code may be wrong by.
 const DEVIATIONS: f32 = 5.0;
@@ -27,7 +28,7 @@ pub(super) fn rerank<E>(
     let mut errors = Errors::default();
     let mut rows = rows.peekable();
     let (mut batch, mut scores) = (Vec::new(), Vec::new());
-    let mut wanted = k.saturating_add(FIRST);
+    let mut wanted = k.saturating_add(FIRST).max(LEAST);
     loop {
         batch.clear();
         scores.clear();
@@ -106,7 +107,8 @@ mod tests {
     fn the_worse_the_codes_the_more_rows_are_compared() {
         let products: Vec<f32> = (0..400).map(|row| 0.9 - row as f32 / 1000.0).collect();
         // Whatever is added to every score is no error.
-        assert_eq!(run(3, &products, |_| 0.3), (vec![0, 1, 2], 3 + FIRST));
+        assert_eq!(run(3, &products, |_| 0.3), (vec![0, 1, 2], LEAST));
+        assert_eq!(run(30, &products, |_| 0.3).1, 30 + FIRST);
         let noise = |row: usize| 0.05 * ((row * 37 % 101) as f32 / 50.0 - 1.0);
         let (found, compared) = run(3, &products, noise);
         assert_eq!(found, [0, 1, 2]);
