@@ -34,8 +34,8 @@ impl Entries<'_> {
         columns(query, self.pivot_codes, scores);
         let mut pivots = [Entry::default(); GROUPS];
         for (column, scores) in scores.as_chunks().0.iter().take(self.pivots.div_ceil(COLUMN)).enumerate() {
-            let pivot = |at| Some(column * COLUMN + at).filter(|pivot| *pivot < self.pivots);
-            offer_column(&mut pivots, scores, |at| pivot(at).map(|pivot| pivot as u32));
+            let pivot = |at| Some(column * COLUMN + at).filter(|pivot| *pivot < self.pivots).map(|pivot| pivot as u32);
+            offer_column(&mut pivots, scores, pivot);
         }
 
         // What a damaged file says may be anything.
