@@ -1,6 +1,6 @@
 //! Writes a segment file: sections first, then the checksums of their blocks, then the header that knows theirs.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 
 use rayon::prelude::*;
 
@@ -45,7 +45,7 @@ pub(crate) fn write(
     let content = content.map_err(|Stopped| Error::io(&path)(io::ErrorKind::Interrupted.into()))?;
     let (prepared, stamp) = durable::prepare(storage, &name, |file| {
         let header = content.write(file)?;
-        file.seek(SeekFrom::Start(0))?;
+        file.rewind()?;
         let encoded = header.encode();
         file.write_all(&encoded)?;
         Ok(Stamp { bytes: header.bytes(), crc: header::crc(&encoded) })
