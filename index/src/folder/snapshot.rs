@@ -72,13 +72,10 @@ impl Snapshot {
         if search.k == 0 {
             return Ok(Vec::new());
         }
-        let count = self.count();
         let query = Query::new(query);
         SCRATCH.with_borrow_mut(|scratch| {
-            self.segments.iter().try_for_each(|live| {
-                let share = live.alive() as f64 / count as f64;
-                live.segment.search(&query, search, share, &live.deleted, scratch, &mut nearest)
-            })
+            let mut segments = self.segments.iter();
+            segments.try_for_each(|live| live.segment.search(&query, search, &live.deleted, scratch, &mut nearest))
         })?;
         let is_allowed = |id| search.allowed.is_none_or(|allowed| allowed.contains(id));
         self.pending.search(&query, is_allowed, &mut nearest);

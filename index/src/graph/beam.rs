@@ -119,6 +119,10 @@ pub(crate) struct Reach {
 struct Slack {
     /// At least one.
     kth: usize,
+    /// So many of the best stay in any case.
+    stay: usize,
+    /// Others do not, unless they are greater.
+    least: Entry,
     /// The least score is `factor` times that of the `kth` best, and `shift`.
     factor: f32,
     shift: f32,
@@ -139,14 +143,19 @@ impl Reach {
         Self { most: kth.saturating_mul(MOST), slack: Some(Slack::new(kth.max(1), beyond, query)) }
     }
 
-    /// Rows of interest.
-    fn kth(&self) -> usize {
-        self.slack.map_or(self.most, |slack| slack.kth)
+    /// The same, where only what is within a squared distance is of interest, and what is not only to find the way by: rows that are farther by more than the
+    /// slack are let go, but for the best `stay`.
+    pub(crate) fn within(self, distance: f32, stay: usize, query: &Query) -> Self {
+        // Between unit vectors a product of p is a squared distance of 2 - 2 p.
+        let score = |slack: &Slack| slack.least_score((1.0 - distance / 2.0 - query.origin) / query.scale);
+        let within =
+            |slack: Slack| Slack { stay: stay.clamp(1, slack.kth), least: Entry::new(score(&slack), NONE), ..slack };
+        Self { slack: self.slack.map(within), ..self }
     }
 
-    /// Whether a pool of so many holds all that is sure to stay, if nothing better comes.
-    fn is_filled(&self, count: usize) -> bool {
-        count >= self.kth()
+    /// Rows that are sure to stay, if nothing better comes.
+    fn stay(&self) -> usize {
+        self.slack.map_or(self.most, |slack| slack.stay)
     }
 }
 
@@ -155,14 +164,20 @@ impl Slack {
         let Query { scale, origin, error, .. } = query;
         // Between unit vectors a product of p is a squared distance of 2 - 2 p.
         let factor = (1.0 + beyond).powi(2);
-        Self { kth, factor, shift: (1.0 - factor) * (1.0 - origin) / scale, error: ERRORS * error / scale }
+        let (shift, error) = ((1.0 - factor) * (1.0 - origin) / scale, ERRORS * error / scale);
+        Self { kth, stay: kth, least: Entry::default(), factor, shift, error }
     }
 
-    /// What a row must be greater than, given the `kth` best.
-    fn floor(&self, kth: Entry) -> Entry {
+    /// The score of a row that is farther by the slack than one of this score.
+    fn least_score(&self, score: f32) -> i32 {
         // As the codes have it, a row may lie beyond the query.
-        let score = (self.factor * kth.score() as f32 + self.shift).min(kth.score() as f32);
-        Entry::new((score - self.error) as i32, NONE).min(kth)
+        ((self.factor * score + self.shift).min(score) - self.error) as i32
+    }
+
+    /// What a row must be greater than, given the best; of the first `stay` of them there is one.
+    fn floor(&self, pool: &[Entry]) -> Entry {
+        let kth = pool.get(self.kth - 1).map(|kth| Entry::new(self.least_score(kth.score() as f32), NONE));
+        self.least.max(kth.unwrap_or_default()).min(pool[self.stay - 1])
     }
 }
 
@@ -187,12 +202,12 @@ pub(crate) fn beam<T: Trust>(
     loop {
         let fresh = scored..scratch.met_count;
         scored = fresh.end;
-        if !is_foreseen && scratch.unvisited_from >= reach.kth() {
+        if !is_foreseen && scratch.unvisited_from >= reach.stay() {
             is_foreseen = true;
             trust.foresee(scratch.pool.iter().take(FORESEEN).map(|entry| entry.row()));
         }
         // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
-        if reach.is_filled(scratch.pool.len()) {
+        if scratch.pool.len() >= reach.stay() {
             for _ in 0..VISITS {
                 scratch.visit(lists, scorer, trust)?;
             }
@@ -299,11 +314,11 @@ impl Scratch {
         self.unvisited_from = self.unvisited_from.min(old);
         if let Some(slack) = &reach.slack
             && old < slack.kth
-            && let Some(kth) = self.pool.get(slack.kth - 1)
+            && self.pool.len() >= slack.stay
         {
-            self.floor = slack.floor(*kth);
-            let beyond = self.pool[slack.kth..].partition_point(|entry| *entry > self.floor);
-            self.pool.truncate(slack.kth + beyond);
+            self.floor = slack.floor(&self.pool);
+            let beyond = self.pool[slack.stay..].partition_point(|entry| *entry > self.floor);
+            self.pool.truncate(slack.stay + beyond);
         }
     }
 

@@ -104,6 +104,27 @@ fn a_slack_keeps_what_is_farther_than_the_kth_by_no_more_than_its_share() {
 }
 
 #[test]
+fn what_is_beyond_a_distance_is_let_go_but_for_a_few() {
+    let vectors = random(900, 24, 9);
+    let made = make(&vectors);
+    for (vector, rank) in vectors.iter().step_by(90).zip([0, 1, 2, 4, 8, 9, 10, 20, 50, 100]) {
+        let query = made.query(vector);
+        let squared = |entry: &Entry| 2.0 - 2.0 * (query.scale * entry.score() as f32 + query.origin);
+        let slack = Reach::slack(10, 0.05, &query);
+        let without = made.found(vector, &slack);
+        let distance = squared(&made.found(vector, &Reach::width(900))[rank]);
+        let found = made.found(vector, &slack.within(distance, 3, &query));
+        let wanted = without.iter().take_while(|entry| squared(entry) < distance).count();
+        let met = found.iter().filter(|entry| without.contains(entry)).count();
+        assert!(met >= wanted - wanted.div_ceil(10), "{met} of {wanted} within the {rank}th");
+        assert!((3..=without.len() + 3).contains(&found.len()), "{} found", found.len());
+        // A slack of 5 %, and what codes are wrong by.
+        let near = |entry: &Entry| squared(entry) <= 1.05f32.powi(2) * distance + 2.0 * query.error;
+        assert!(found[3..].iter().all(near), "beyond the {rank}th");
+    }
+}
+
+#[test]
 fn a_slack_is_bounded_where_all_rows_are_alike() {
     let vectors = random(2000, 64, 10);
     let made = make(&vectors);

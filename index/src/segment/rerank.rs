@@ -14,17 +14,18 @@ const MORE: usize = 16;
 /// How many standard deviations a row's code may be wrong by.
 const DEVIATIONS: f32 = 5.0;
 
-/// The `k` nearest of the rows, or fewer if there are no more, nearest first.
+/// The `k` nearest of the rows that are within a squared distance, or fewer if there are no more, nearest first.
 ///
 /// - `rows`: the most promising first; `scale`: what a score must be multiplied by to differ from a product of the vectors by a constant and the
 ///   error of the codes; `compare`: gives rows their distances, in their order.
 pub(super) fn rerank<E>(
     k: usize,
+    within: f32,
     rows: impl Iterator<Item = Entry>,
     scale: f32,
     mut compare: impl FnMut(&[u32]) -> Result<Vec<Found>, E>,
 ) -> Result<Vec<Found>, E> {
-    let mut nearest = Nearest::new(k, f32::INFINITY);
+    let mut nearest = Nearest::new(k, within);
     let mut errors = Errors::default();
     let mut rows = rows.peekable();
     let (mut batch, mut scores) = (Vec::new(), Vec::new());
@@ -95,7 +96,7 @@ mod tests {
         let mut rows: Vec<Entry> = (0..products.len()).map(|row| Entry::new(score(row), row as u32)).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
         let mut compared = 0;
-        let Ok(found) = rerank(k, rows.into_iter(), 0.001, |rows| {
+        let Ok(found) = rerank(k, f32::INFINITY, rows.into_iter(), 0.001, |rows| {
             compared += rows.len();
             let found = |row: &u32| Found { distance: 2.0 - 2.0 * products[*row as usize], key: u64::from(*row) };
             Ok::<_, Infallible>(rows.iter().map(found).collect())

@@ -4,8 +4,8 @@
 //! rows may be returned, the wider the walk must be to meet enough of them. A scan of the allowed rows compares each of them once. Where a walk
 //! was expected to be shorter and yet met too few, the scan answers: no filter is too narrow, or too far away, to be answered in full.
 //!
-//! A segment that is a small share of the index is not likely to have many of the neighbours, and is walked the less wide; once more, and as wide
-//! as the others, where it has more than that.
+//! Once larger segments gave as many answers as are wanted, only what is nearer than these is looked for in the others: most have little of that, and their
+//! walks end soon.
 
 use std::convert::Infallible;
 
@@ -26,7 +26,7 @@ use crate::{Effort, Result, Search};
 /// `vultus bench ann --generate faces --allow .5,.2,.1,.05` measures it.
 const VECTORS_PER_WIDTH: u64 = 8;
 
-/// No walk is narrower because its segment is small: it would get lost.
+/// No walk is narrower because little that it meets is near enough: it would get lost.
 const WIDTH_MIN: usize = 8;
 
 /// Bytes that a walk reads, each compared with its block's checksum before.
@@ -97,7 +97,7 @@ impl Segment {
     /// Offers the rows that are allowed and not deleted, under their ids: all of them where the search is exact, the nearest
     /// otherwise.
     ///
-    /// - `share`: of all vectors of the index that are in this segment; `nearest`: holds what larger segments had to offer.
+    /// - `nearest`: holds what larger segments had to offer.
     ///
     /// # Errors
     /// `Corrupt` where the ids or vectors that it needs are; codes and links are only ways to find these, and a scan replaces them.
@@ -105,7 +105,6 @@ impl Segment {
         &self,
         query: &Query<'_>,
         search: &Search<'_>,
-        share: f64,
         deleted: &RoaringBitmap,
         scratch: &mut Scratch,
         nearest: &mut Nearest,
@@ -119,7 +118,7 @@ impl Segment {
         {
             let walk = Walk { segment: self, graph, query: query.vector, width, eligible: &eligible };
             let found = match search.within {
-                None => walk.nearest_of_share(search.k, share, nearest.bound(), scratch)?,
+                None => walk.nearest(search.k, nearest.bound(), scratch)?,
                 Some(within) => walk.within(within, search.k, scratch)?,
             };
             if let Some(found) = found {
@@ -194,33 +193,24 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// As [`nearest`](Self::nearest), or as many as a share of the rows is likely to have, unless all of these are within a distance.
-    fn nearest_of_share(&self, k: usize, share: f64, within: f32, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
-        let likely = likely(k, share);
-        if likely < k && self.eligible.allowed.is_none() {
-            // In 128 bits, since both are the caller's.
-            let narrower = (self.width as u128 * likely as u128).div_ceil(k as u128) as usize;
-            let width = narrower.max(likely).max(WIDTH_MIN.min(self.width));
-            let found = Walk { width, ..*self }.nearest(likely, scratch)?;
-            if found.as_ref().is_some_and(|found| found.iter().any(|found| found.distance > within)) {
-                return Ok(found);
-            }
-        }
-        self.nearest(k, scratch)
-    }
-
-    /// The `k` nearest; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
-    fn nearest(&self, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
+    /// The `k` nearest of those that are within a distance; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
+    ///
+    /// - `within`: finite where there are `k` already that are as near.
+    fn nearest(&self, k: usize, within: f32, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
         let Some(ef) = self.ef(self.width) else { return Ok(None) };
         let met = ef as f64 / self.width as f64;
-        let reach = |query: &_| self.graph.reach(self.width, k, met, query);
+        let reach = |query: &_| {
+            let reach = self.graph.reach(self.width, k, met, query);
+            let stay = (WIDTH_MIN as f64 * met).ceil() as usize;
+            if within.is_finite() { reach.within(within, stay, query) } else { reach }
+        };
         let Ok((pool, scale)) = self.pool(reach, scratch) else { return Ok(None) };
         let Eligible { deleted, allowed, count } = self.eligible;
         let counts_all = allowed.is_none() && deleted.is_empty();
         let rows = pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
-        let found = rerank(k, rows, scale, |rows| self.segment.compare(self.query, rows))?;
+        let found = rerank(k, within, rows, scale, |rows| self.segment.compare(self.query, rows))?;
         // Fewer than there are: the rows that count are not where the walk led.
-        let is_enough = found.len() as u64 >= (*count).min(k as u64);
+        let is_enough = within.is_finite() || found.len() as u64 >= (*count).min(k as u64);
         Ok(is_enough.then_some(found))
     }
 
@@ -311,13 +301,6 @@ fn width_of(graph: &Graph<'_>, search: &Search<'_>) -> Option<usize> {
     Some(width.max(k).max(1))
 }
 
-/// How many of `k` neighbours a share of all vectors hardly ever has more than, if they are where they are by chance: two standard deviations
-/// above the mean of a Poisson distribution.
-fn likely(k: usize, share: f64) -> usize {
-    let mean = k as f64 * share;
-    ((mean + 2.0 * mean.sqrt()).ceil() as usize).saturating_add(1).min(k)
-}
-
 /// How wide a walk must be to meet as many rows that count as a walk of `ef` meets of all; `None` where a scan of those that count is expected to
 /// take less.
 fn walk_ef(ef: u64, eligible: u64, count: u64) -> Option<usize> {
@@ -356,13 +339,6 @@ mod tests {
             let ids: Vec<u64> = ids.into_iter().collect();
             prop_assert_eq!(gallop(ids.len(), |at| ids[at] < id), ids.partition_point(|found| *found < id));
         }
-    }
-
-    #[test]
-    fn a_share_of_the_vectors_has_few_more_neighbours_than_its_share() {
-        assert_eq!([0.0, 0.001, 0.1, 0.5, 1.0].map(|share| likely(10, share)), [1, 2, 4, 10, 10]);
-        assert_eq!(likely(100, 0.25), 36);
-        assert_eq!(likely(usize::MAX, 1.0), usize::MAX);
     }
 
     #[test]

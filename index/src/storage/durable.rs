@@ -8,10 +8,9 @@ use crate::{Error, Result};
 /// Ends the names of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp";
 
-/// Bytes that are written at once, from multiples of as many on. A file system that keeps what is written at once together in memory (ext4 since Linux
-/// 6.16, XFS) can then map it as huge pages, of 2 MiB on most CPUs: a walk over a large index, which lands in another page with each step, spends a fifth less
-/// time.
-const PIECE: usize = 1 << 21;
+/// Bytes that are written at once, from multiples of as many on: a huge page of most CPUs. What is written at once, some file systems keep together in memory
+/// (XFS, and ext4 since Linux 6.16) and map as one page. A walk over a large index lands in another page with each step, and so spends a fifth less time.
+pub(super) const PIECE: usize = 1 << 21;
 
 /// A file on its way, as the code that writes it sees it.
 pub(crate) struct Writer {
