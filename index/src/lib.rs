@@ -80,6 +80,9 @@ pub struct Options {
     pub merged_vectors_max: usize,
     /// Threads that a merge works with; 0 for as many as there are cores.
     pub merge_threads: usize,
+    /// Vectors, or a fourth of all where that is more, that a merge inserts into a graph before it writes how far it is: one that is cut off goes on from there
+    /// when the folder is open again, and not from the beginning. What it writes is 128 bytes for each vector of the merge.
+    pub merge_kept_every: usize,
 }
 
 impl Default for Options {
@@ -90,6 +93,7 @@ impl Default for Options {
             kept: Kept::F32,
             merged_vectors_max: 10_000_000,
             merge_threads: 0,
+            merge_kept_every: 1 << 18,
         }
     }
 }

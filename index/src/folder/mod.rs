@@ -23,11 +23,12 @@ use std::sync::Arc;
 
 use live::Live;
 use manifest::{Entry, Manifest};
-use merge::{Job, Merge, Outcome};
+use merge::{CutOff, Job, Merge, Outcome};
 use plan::{Bounds, Size};
 use roaring::RoaringBitmap;
 use scrub::Scrub;
 
+use crate::graph::Progress;
 use crate::segment::{self, Layout, Row, Segment};
 use crate::stop::Stop;
 use crate::storage::durable::{self, TEMPORARY};
@@ -52,6 +53,8 @@ pub struct Index {
     has_new_tombstones: bool,
     reader: Reader,
     merge: Option<Merge>,
+    /// What the next merge is to be, since the last one before the folder was opened did not end.
+    cut_off: Option<CutOff>,
     /// Of a merge that is over, until a manifest names it.
     outcome: Option<Outcome>,
     /// Merges that were put in place.
@@ -119,14 +122,16 @@ impl Index {
                 Err(error) => unread(entry, error)?,
             }
         }
+        let cut_off = CutOff::find(&*storage, &state.segments);
         Ok(Self {
             storage,
             options,
             rows: HashMap::new(),
-            next: manifest.next,
+            next: cut_off.as_ref().map_or(0, |cut_off| cut_off.number + 1).max(manifest.next),
             has_new_tombstones: false,
             reader: Reader::new(state.clone()),
             merge: None,
+            cut_off,
             outcome: None,
             merges: 0,
             merge_failure: None,
@@ -294,28 +299,36 @@ impl Index {
         let after = small.iter().map(|live| live.segment.sequences()[0]).fold(self.sequence(), u64::min);
         let layout = Layout { dimensions: self.options.dimensions, graph: None, sequences: [after, sequence] };
         let never = Stop::default();
-        let stamp = segment::write(&*self.storage, self.next, &rows, layout, &never)?;
+        let stamp = segment::write(&*self.storage, self.next, &rows, layout, Progress::NONE, &never)?;
         let segment = Segment::open(&*self.storage, self.next, stamp, self.options.dimensions)?;
         segment.warm_up()?;
         Ok(Some(Live::new(self.next, segment, RoaringBitmap::new())))
     }
 
     fn begin_merge(&mut self) -> Result<()> {
-        let sizes: Vec<Size> = self.state.segments.iter().map(Live::size).collect();
-        let places = plan::merged(&sizes, self.bounds());
-        if places.is_empty() {
-            return Ok(());
-        }
-        let number = self.next;
-        self.next += 1;
+        let cut_off = self.cut_off.take();
+        let begun = cut_off.and_then(|cut_off| Some((cut_off.number, cut_off.sources(&self.state.segments)?)));
+        let (number, sources) = match begun {
+            Some(begun) => begun,
+            None => {
+                let sizes: Vec<Size> = self.state.segments.iter().map(Live::size).collect();
+                let places = plan::merged(&sizes, self.bounds());
+                if places.is_empty() {
+                    return Ok(());
+                }
+                self.next += 1;
+                (self.next - 1, places.into_iter().map(|at| self.state.segments[at].clone()).collect())
+            }
+        };
         self.merge = Some(Merge::start(Job {
             storage: self.storage.clone(),
-            sources: places.into_iter().map(|at| self.state.segments[at].clone()).collect(),
+            sources,
             number,
             dimensions: self.options.dimensions,
             graph_vectors_min: self.options.graph_vectors_min,
             kept: self.options.kept,
             threads: self.options.merge_threads,
+            kept_every: self.options.merge_kept_every,
         })?);
         Ok(())
     }
@@ -333,15 +346,17 @@ impl Index {
         prepared.name().inspect_err(|error| self.read_only = Some(error.to_string()))
     }
 
-    /// Removes segment files and temporary files that the manifest does not name. What cannot be removed now is met again on
+    /// Removes files of segments that the manifest does not name and no merge writes, and temporary files. What cannot be removed now is met again on
     /// the next open.
     fn remove_unnamed(&self) {
         let named: Vec<String> = self.state.segments.iter().map(|live| segment::file(live.number)).collect();
-        let written = self.merge.as_ref().map(|merge| segment::file(merge.number()));
-        let is_ours = |name: &String| name.ends_with(segment::EXTENSION) || name.ends_with(TEMPORARY);
-        let is_written = |name: &String| written.as_ref().is_some_and(|written| name.starts_with(written));
+        let cut_off = self.cut_off.as_ref().map(|cut_off| cut_off.number);
+        let busy = self.merge.as_ref().map(Merge::number).or(cut_off).map(|number| format!("{number:06}."));
+        let ours = [segment::EXTENSION, merge::EXTENSION, TEMPORARY];
+        let is_ours = |name: &String| ours.iter().any(|extension| name.ends_with(extension));
+        let is_busy = |name: &String| busy.as_ref().is_some_and(|busy| name.starts_with(busy));
         let names = self.storage.names().unwrap_or_default();
-        for name in names.iter().filter(|name| is_ours(name) && !named.contains(name) && !is_written(name)) {
+        for name in names.iter().filter(|name| is_ours(name) && !named.contains(name) && !is_busy(name)) {
             let _ = self.storage.remove(name);
         }
     }

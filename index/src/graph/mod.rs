@@ -28,7 +28,7 @@ mod entries;
 mod tests;
 
 pub(crate) use beam::{Entry, Reach, Scratch, Trust, Trusted};
-pub(crate) use build::build;
+pub(crate) use build::{Begun, Progress, build};
 
 use std::ops::Range;
 

@@ -20,7 +20,7 @@ struct Made {
 
 fn make(vectors: &[Vec<f32>]) -> Made {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    let built = build(&slices, &Stop::default()).unwrap();
+    let built = build(&slices, Progress::NONE, &Stop::default()).unwrap();
     let quantiser = fit(&slices);
     let mut codes = Vec::new();
     built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
@@ -82,6 +82,38 @@ fn a_wide_beam_finds_every_row_even_where_hundreds_are_identical() {
     let mut found = made.search(&vectors[77], 600);
     found.sort_unstable();
     assert_eq!(found, (0..600).collect::<Vec<u32>>());
+}
+
+#[test]
+fn a_build_that_was_cut_off_ends_as_if_it_had_not_been() {
+    let vectors = random(900, 24, 13);
+    let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let built = |begun: Option<Begun>| {
+        let told = std::cell::RefCell::new(Vec::new());
+        let tell = |begun: &Begun| told.borrow_mut().push(begun.clone());
+        let lists =
+            build(&slices, Progress { begun, every: 1, tell: &tell }, &Stop::default()).unwrap().lists().to_vec();
+        (lists, told.into_inner())
+    };
+    let (whole, told) = built(None);
+    let inserted: Vec<usize> = told.iter().map(|begun| begun.inserted).collect();
+    assert!(inserted.len() == 3 && inserted.is_sorted() && inserted[0] >= 225, "{inserted:?}");
+    for (at, begun) in told.iter().enumerate() {
+        assert_eq!(built(Some(begun.clone())), (whole.clone(), told[at + 1..].to_vec()));
+    }
+    // It is what it goes on from, and nothing else is.
+    let emptied = Begun { links: vec![NONE; told[1].links.len()], ..told[1].clone() };
+    assert_ne!(built(Some(emptied)).0, whole);
+    let strange = |change: &dyn Fn(&mut Begun)| {
+        let mut begun = told[1].clone();
+        change(&mut begun);
+        assert_eq!(built(Some(begun)), (whole.clone(), told.clone()));
+    };
+    strange(&|begun| begun.rows_crc ^= 1);
+    strange(&|begun| begun.inserted = 901);
+    strange(&|begun| begun.inserted = 0);
+    strange(&|begun| begun.links[77] = 900);
+    strange(&|begun| begun.links.truncate(900));
 }
 
 #[test]
@@ -185,7 +217,7 @@ fn a_build_that_is_told_to_stop_does() {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
     let stop = Stop::default();
     stop.set();
-    assert!(build(&slices, &stop).is_err());
+    assert!(build(&slices, Progress::NONE, &stop).is_err());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::header::{self, BLOCK, COUNT_MAX, Header, LEN, Sections};
 use super::{Row, Stamp, file, kept, widths};
-use crate::graph;
+use crate::graph::{self, Progress};
 use crate::quantiser::{self, Quantiser};
 use crate::stop::{Stop, Stopped};
 use crate::storage::Storage;
@@ -25,7 +25,7 @@ pub(crate) struct Layout {
 
 /// Writes `rows` to a new file that is durable on return.
 ///
-/// - `rows`: ids ascend, vectors are of one length; fewer than 2³¹ of them.
+/// - `rows`: ids ascend, vectors are of one length; fewer than 2³¹ of them; `progress`: of the graph's build, if there is one.
 ///
 /// # Errors
 /// `Io`; of the kind `Interrupted` where it was told to stop.
@@ -34,6 +34,7 @@ pub(crate) fn write(
     number: u64,
     rows: &[Row<'_>],
     layout: Layout,
+    progress: Progress<'_>,
     stop: &Stop,
 ) -> Result<Stamp> {
     let name = file(number);
@@ -41,7 +42,7 @@ pub(crate) fn write(
     if rows.len() >= COUNT_MAX {
         return Err(Error::io(&path)(io::Error::other("a segment holds fewer than 2³¹ vectors")));
     }
-    let content = Content::new(rows, layout, stop);
+    let content = Content::new(rows, layout, progress, stop);
     let content = content.map_err(|Stopped| Error::io(&path)(io::ErrorKind::Interrupted.into()))?;
     let (prepared, stamp) = durable::prepare(storage, &name, |file| {
         let header = content.write(file)?;
@@ -67,7 +68,7 @@ struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    fn new(rows: &[Row<'a>], layout: Layout, stop: &Stop) -> Result<Self, Stopped> {
+    fn new(rows: &[Row<'a>], layout: Layout, progress: Progress<'_>, stop: &Stop) -> Result<Self, Stopped> {
         let Layout { dimensions, graph, sequences } = layout;
         let count = rows.len() as u32;
         let Some(kept) = graph.filter(|_| !rows.is_empty()) else {
@@ -81,7 +82,7 @@ impl<'a> Content<'a> {
             });
         };
         let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
-        let built = graph::build(&vectors, stop)?;
+        let built = graph::build(&vectors, progress, stop)?;
         let mut by_id = vec![0; rows.len()];
         built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
         let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();

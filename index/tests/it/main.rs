@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crafted;
+mod cut_off;
 mod damage;
 mod data;
 mod filters;

@@ -11,8 +11,8 @@ use crate::simulated::{Fault, Left, Simulated};
 const DIMENSIONS: usize = 4;
 
 fn small() -> Options {
-    // One thread, so that a merge takes its steps in one order.
-    Options { merge_threads: 1, ..options(DIMENSIONS, 40) }
+    // One thread, so that a merge takes its steps in one order; and each keeps how far it is.
+    Options { merge_threads: 1, merge_kept_every: 1, ..options(DIMENSIONS, 40) }
 }
 
 /// What is in the index, by id: the number of its vector.

@@ -67,6 +67,11 @@ impl Layer {
         self.sums.len()
     }
 
+    /// CRC-32 of all codes.
+    pub(super) fn codes_crc(&self) -> u32 {
+        crc32fast::hash(&self.codes)
+    }
+
     /// Bytes of a code.
     pub(super) fn width(&self) -> usize {
         self.width
@@ -94,20 +99,24 @@ impl Layer {
 
     /// Inserts rows, the first of which is there without a link.
     ///
-    /// - `seeds`: where the search for a row's neighbours begins: rows that were inserted before `at` of these.
+    /// - `from`: of these rows that were inserted before; `seeds`: where the search for a row's neighbours begins: rows that were inserted before `at` of
+    ///   these; `after`: is told after each batch how many are.
     pub(super) fn insert(
         &mut self,
         rows: &[u32],
+        from: usize,
         stop: &Stop,
         seeds: impl Fn(&Self, usize, u32, &mut Scratch) -> [u32; SEEDS] + Sync,
+        mut after: impl FnMut(&mut Self, usize),
     ) -> Result<(), Stopped> {
         let most = (rows.len() / SHARES[1]).max(1);
-        let mut at = 1;
+        let mut at = from.max(1);
         while at < rows.len() {
             let batch = &rows[at..rows.len().min(at + (at / SHARES[0]).clamp(1, most))];
             self.insert_batch(batch, stop, |layer, row, scratch| seeds(layer, at, row, scratch));
             stop.check()?;
             at += batch.len();
+            after(self, at);
         }
         Ok(())
     }

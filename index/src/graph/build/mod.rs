@@ -5,11 +5,13 @@
 //! order. The result depends on the rows and the seed alone.
 
 mod layer;
+mod progress;
 mod reach;
 
 use std::collections::{HashMap, VecDeque};
 
 use layer::{Degrees, Layer, OFFSET, links};
+pub(crate) use progress::{Begun, Progress};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -47,7 +49,7 @@ pub(crate) struct Built {
 ///
 /// # Errors
 /// Only where it was told to stop.
-pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
+pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop) -> Result<Built, Stopped> {
     let scale = Scale::of(vectors);
     let width = 2 * code_bytes(vectors[0].len());
     let codes: Vec<u8> = vectors.par_iter().flat_map_iter(|vector| scale.bytes(vector)).collect();
@@ -75,7 +77,12 @@ pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
     // First the rows of the upper layer, each beginning with its neighbours there that are already below.
     let place: HashMap<u32, u32> = upper_rows.iter().copied().zip(0..).collect();
     let in_order: Vec<u32> = sample.iter().chain(rest).map(|at| row_of[*at as usize]).collect();
-    lower.insert(&in_order, stop, |_, inserted, row, _| {
+    let rows_crc = lower.codes_crc();
+    let mut told = 0;
+    if let Some((inserted, links)) = progress.of(rows_crc, in_order.len(), lower.links.len()) {
+        (told, lower.links) = (inserted, links);
+    }
+    let seeds = |_: &Layer, inserted: usize, row: u32, _: &mut Scratch| {
         let mut seeds = [NONE; SEEDS];
         let mut fill = |rows: &mut dyn Iterator<Item = u32>| {
             let below = rows.filter(|upper| (*upper as usize) < inserted).map(|upper| upper_rows[upper as usize]);
@@ -86,6 +93,14 @@ pub(crate) fn build(vectors: &[&[f32]], stop: &Stop) -> Result<Built, Stopped> {
             None => fill(&mut links(&homes[order[row as usize] as usize].seeds)),
         }
         seeds
+    };
+    lower.insert(&in_order, told, stop, seeds, |layer, inserted| {
+        if progress.is_due(inserted, told, in_order.len()) {
+            told = inserted;
+            let begun = Begun { rows_crc, inserted, links: std::mem::take(&mut layer.links) };
+            (progress.tell)(&begun);
+            layer.links = begun.links;
+        }
     })?;
     // Copies follow their first in the order.
     let rows: Vec<u32> = (0..order.len() as u32).collect();
@@ -116,11 +131,12 @@ fn first_copies<'a>(count: usize, code: impl Fn(u32) -> &'a [u8] + Sync) -> Vec<
 fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopped> {
     let mut upper = Layer::new(codes, width, UPPER, EF_CONSTRUCTION);
     let all: Vec<u32> = (0..upper.count() as u32).collect();
-    upper.insert(&all, stop, |layer, inserted, row, scratch| {
+    let seeds = |layer: &Layer, inserted: usize, row, scratch: &mut Scratch| {
         let mut query = Vec::new();
         let scorer = layer.scorer(layer.query(row, &mut query));
         scratch.best_of_first(&scorer, inserted.min(FIRST))
-    })?;
+    };
+    upper.insert(&all, 0, stop, seeds, |_, _| ())?;
     reach::every_row(&mut upper, &all[..FIRST.min(all.len())]);
     Ok(upper)
 }
@@ -201,6 +217,11 @@ fn ranks(layer: &Layer) -> Vec<u32> {
 }
 
 impl Built {
+    #[cfg(test)]
+    pub(super) fn lists(&self) -> &[u32] {
+        &self.lists
+    }
+
     /// The graph before it is written.
     ///
     /// - `codes`: as [`entry_codes`](Self::entry_codes) gathers them.

@@ -2,7 +2,10 @@
 //!
 //! A merge reads files that nobody changes and writes one that nobody knows of yet, so it shares nothing with the index but the wish to stop. The
 //! index puts the outcome in the place of its sources, at a moment of its own; what was deleted from these meanwhile is deleted from the
-//! outcome then. A merge that was cut off leaves a file without a name, which the next open removes, and is planned again.
+//! outcome then. A long merge keeps how far it is (`part.rs`): one that was cut off goes on from there once the folder is open again. What it wrote of its
+//! segment has no name in a manifest, and is written anew.
+
+mod part;
 
 use std::borrow::Cow;
 use std::io;
@@ -11,7 +14,11 @@ use std::thread::{self, JoinHandle};
 
 use roaring::RoaringBitmap;
 
+pub(super) use part::{CutOff, EXTENSION};
+
 use super::live::Live;
+use super::manifest::Manifest;
+use crate::graph::Progress;
 use crate::segment::{self, Layout, Row, Segment};
 use crate::stop::Stop;
 use crate::storage::Storage;
@@ -38,6 +45,8 @@ pub(super) struct Job {
     pub(super) kept: Kept,
     /// As many as there are where this is zero.
     pub(super) threads: usize,
+    /// Rows that are inserted before it keeps again how far it is, or more.
+    pub(super) kept_every: usize,
 }
 
 /// What takes the place of the sources.
@@ -114,7 +123,16 @@ impl Job {
         rows.sort_unstable_by_key(|row| row.id);
         let graph = (rows.len() >= self.graph_vectors_min.max(2)).then_some(self.kept);
         let layout = Layout { dimensions: self.dimensions, graph, sequences: sequences(&self.sources) };
-        let stamp = segment::write(&*self.storage, self.number, &rows, layout, stop)?;
+        let entries = self.sources.iter().map(Live::entry).collect();
+        let sources =
+            Manifest { dimensions: self.dimensions as u32, sequence: 0, next: self.number, segments: entries };
+        let progress = Progress {
+            begun: part::read(&*self.storage, self.number),
+            every: self.kept_every,
+            // What cannot be kept is done again, if it comes to that.
+            tell: &|begun| drop(part::write(&*self.storage, self.number, &sources, begun)),
+        };
+        let stamp = segment::write(&*self.storage, self.number, &rows, layout, progress, stop)?;
         let segment = Segment::open(&*self.storage, self.number, stamp, self.dimensions)?;
         segment.warm_up()?;
         Ok(Some(segment))
