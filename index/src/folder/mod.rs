@@ -2,7 +2,7 @@
 //!
 //! An id is alive in one place at most: replacing it deletes the row in the segment that had it. A seal writes new files
 //! before the manifest that names them, and removes old ones after it, so at every moment the manifest on disk describes files that
-//! are whole. Files that it does not name are left from a seal or a merge that did not finish, and are removed.
+//! are whole. Files that it does not name are left from a seal or a merge that did not finish; but for what such a merge goes on from, they are removed.
 
 mod live;
 mod manifest;
