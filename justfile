@@ -20,7 +20,7 @@ demo:
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
 
-# Look for a file that makes its reader panic (edited, replaced: an index; vectors); needs a nightly compiler and `cargo install cargo-fuzz`
+# Look for a file that makes its reader panic (cut_off, edited, replaced: an index; vectors); needs a nightly compiler and `cargo install cargo-fuzz`
 fuzz TARGET *ARGS:
     cd {{ if TARGET == "vectors" { "cli" } else { "index" } }} && cargo +nightly fuzz run {{TARGET}} {{ARGS}}
 

@@ -1,12 +1,13 @@
 //! Merges that were cut off go on from where they were.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus_index::{Index, Options};
 
-use crate::data::{clustered, options};
+use crate::data::{clustered, exactly, options};
 use crate::simulated::{Fault, Left, Simulated};
 
 const DIMENSIONS: usize = 16;
@@ -80,6 +81,64 @@ fn what_was_deleted_and_added_meanwhile_stays_so() {
     let files = cut_off.files();
     assert_eq!(files.get("000002.seg"), whole.files().get("000002.seg"), "it was another merge");
     assert!(!names(&files).iter().any(|name| name.ends_with(".part")), "{:?}", names(&files));
+}
+
+/// The folder of a merge that was cut off.
+static CUT_OFF: LazyLock<BTreeMap<String, Vec<u8>>> = LazyLock::new(|| whole_and_cut_off().1.files());
+
+/// The same folder with other bytes for how far the merge was, and the checksums made to fit.
+///
+/// - `change`: is given the bytes as they were.
+pub(crate) fn with_part(change: impl FnOnce(&mut Vec<u8>)) -> Simulated {
+    let mut files = CUT_OFF.clone();
+    let part = files.get_mut("000002.part").unwrap();
+    change(part);
+    let mut put_crc = |from: usize, end: usize| {
+        if let Some(at) = end.checked_sub(4).filter(|at| *at >= from && end <= part.len()) {
+            let crc = crc32fast::hash(&part[from..at]);
+            part[at..end].copy_from_slice(&crc.to_le_bytes());
+        }
+    };
+    // As the table in `folder/merge/part.rs` has them: of the sources, then of everything.
+    let length = CUT_OFF["000002.part"][12..16].try_into().map(u32::from_le_bytes).unwrap() as usize;
+    put_crc(16, 16 + length);
+    let end = part.len();
+    let crc = crc32fast::hash(&part[..end.saturating_sub(4)]);
+    part.splice(end.saturating_sub(4).., crc.to_le_bytes());
+    Simulated::with(files)
+}
+
+/// Lets the merge go on, and asks for what must be there in any case.
+pub(crate) fn use_it(folder: &Simulated) {
+    let mut index = Index::open_in(folder.clone(), eager()).unwrap();
+    let _ = index.settle();
+    // A merge that fails is planned anew, without what was kept.
+    index.settle().unwrap();
+    assert_eq!(index.scroll(0, usize::MAX).unwrap(), (0..COUNT).collect::<Vec<u64>>());
+    let vector = &clustered(5, COUNT as usize, DIMENSIONS)[77];
+    assert_eq!(index.search(vector, &exactly(1)).unwrap()[0].id, 77);
+    assert!(index.verify().is_empty(), "{:?}", index.verify());
+}
+
+#[test]
+fn a_crafted_note_of_how_far_it_was_loses_nothing_and_never_panics() {
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    for round in 0..300 {
+        let folder = with_part(|part| {
+            for _ in 0..random.random_range(1..12) {
+                let words = if random.random_range(0..2) == 0 { 40 } else { part.len() / 4 };
+                let value: u32 = match random.random_range(0..4) {
+                    0 => random.random(),
+                    1 => u32::MAX - random.random_range(0..3),
+                    2 => random.random_range(0..500),
+                    _ => 0,
+                };
+                part[4 * random.random_range(0..words)..][..4].copy_from_slice(&value.to_le_bytes());
+            }
+        });
+        let used = std::panic::catch_unwind(|| use_it(&folder));
+        assert!(used.is_ok(), "round {round}");
+    }
 }
 
 #[test]
