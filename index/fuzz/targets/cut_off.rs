@@ -2,7 +2,7 @@
 #![no_main]
 #![allow(dead_code, reason = "tests use more of what is shared with them")]
 
-#[path = "../../tests/it/cut_off.rs"]
+#[path = "../../tests/it/power/cut_off.rs"]
 mod cut_off;
 #[path = "../../tests/it/data.rs"]
 mod data;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crafted;
-mod cut_off;
 mod damage;
 mod data;
 mod filters;

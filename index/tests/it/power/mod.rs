@@ -1,5 +1,7 @@
 //! Crashes and failures at every step of a workload: what was sealed is there, and nothing else is.
 
+mod cut_off;
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
