@@ -174,7 +174,7 @@ impl Slack {
         ((self.factor * score + self.shift).min(score) - self.error) as i32
     }
 
-    /// What a row must be greater than, given the best; of the first `stay` of them there is one.
+    /// What a row must be greater than, given the best so far, of which there are no fewer than `stay`.
     fn floor(&self, pool: &[Entry]) -> Entry {
         let kth = pool.get(self.kth - 1).map(|kth| Entry::new(self.least_score(kth.score() as f32), NONE));
         self.least.max(kth.unwrap_or_default()).min(pool[self.stay - 1])

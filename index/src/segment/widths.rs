@@ -15,7 +15,7 @@ use crate::stop::{Stop, Stopped};
 use crate::{kernel, scan};
 
 /// Rows that are asked for their neighbours, and at most one in so many. What is found of ten neighbours differs from row to row, by .15 where its mean is .95:
-/// so that is known to .007, for two hundredths of the time that the graph takes.
+/// so that is known to .007.
 const QUERIES: usize = 512;
 const QUERY_SHARE: usize = 8;
 /// Rows that all queries are compared with at once.

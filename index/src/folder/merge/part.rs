@@ -38,10 +38,11 @@ pub(in super::super) struct CutOff {
 }
 
 impl CutOff {
-    /// What a folder has of one, if its sources are all there.
+    /// What a folder has of one, if its sources are all there, and no segment has its number: an older release may have given it away.
     pub(in super::super) fn find(storage: &dyn Storage, segments: &[Live]) -> Option<Self> {
         let names = storage.names().ok()?;
         let numbers = names.iter().filter_map(|name| name.strip_suffix(EXTENSION)?.parse().ok());
+        let is_free = |number: &u64| *number < u64::MAX && segments.iter().all(|live| live.number != *number);
         let of = |number| {
             let bytes = storage.open(&name(number)).ok()?;
             let (head, _) = split((*bytes).as_ref())?;
@@ -49,7 +50,7 @@ impl CutOff {
             let cut_off = Self { number, sources: manifest.segments };
             cut_off.sources(segments).is_some().then_some(cut_off)
         };
-        numbers.filter_map(of).max_by_key(|cut_off: &Self| cut_off.number)
+        numbers.filter(is_free).filter_map(of).max_by_key(|cut_off: &Self| cut_off.number)
     }
 
     /// Its sources as they were when it began, if they are all among the segments.

@@ -142,6 +142,21 @@ fn a_crafted_note_of_how_far_it_was_loses_nothing_and_never_panics() {
 }
 
 #[test]
+fn a_segment_is_never_written_over() {
+    let (_, cut_off) = whole_and_cut_off();
+    for name in ["000001.part", "18446744073709551615.part"] {
+        let mut files = cut_off.files();
+        let part = files.remove("000002.part").unwrap();
+        files.insert(name.to_owned(), part);
+        let folder = Simulated::with(files);
+        let mut index = Index::open_in(folder.clone(), eager()).unwrap();
+        assert_eq!(names(&folder.files()), ["000001.seg", "manifest"]);
+        index.settle().unwrap();
+        assert_eq!(names(&folder.files()), ["000002.seg", "manifest"]);
+    }
+}
+
+#[test]
 fn a_damaged_note_of_how_far_it_was_is_as_good_as_none() {
     let (whole, cut_off) = whole_and_cut_off();
     let (whole, files) = (whole.files(), cut_off.files());
