@@ -86,7 +86,9 @@ fn a_wide_beam_finds_every_row_even_where_hundreds_are_identical() {
 
 #[test]
 fn a_build_that_was_cut_off_ends_as_if_it_had_not_been() {
-    let vectors = random(900, 24, 13);
+    // Copies are not inserted, and rows behind them are linked to.
+    let mut vectors = random(800, 24, 13);
+    vectors.extend(vec![vectors[0].clone(); 100]);
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
     let built = |begun: Option<Begun>| {
         let told = std::cell::RefCell::new(Vec::new());
@@ -97,7 +99,7 @@ fn a_build_that_was_cut_off_ends_as_if_it_had_not_been() {
     };
     let (whole, told) = built(None);
     let inserted: Vec<usize> = told.iter().map(|begun| begun.inserted).collect();
-    assert!(inserted.len() == 3 && inserted.is_sorted() && inserted[0] >= 225, "{inserted:?}");
+    assert!(inserted.len() == 3 && inserted.is_sorted() && inserted[0] >= 200, "{inserted:?}");
     for (at, begun) in told.iter().enumerate() {
         assert_eq!(built(Some(begun.clone())), (whole.clone(), told[at + 1..].to_vec()));
     }

@@ -79,8 +79,8 @@ pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop)
     let in_order: Vec<u32> = sample.iter().chain(rest).map(|at| row_of[*at as usize]).collect();
     let rows_crc = lower.codes_crc();
     let mut told = 0;
-    if let Some((inserted, links)) = progress.of(rows_crc, in_order.len(), lower.links.len()) {
-        (told, lower.links) = (inserted, links);
+    if let Some(begun) = progress.of(rows_crc, lower.count(), in_order.len(), lower.links.len()) {
+        (told, lower.links) = (begun.inserted, begun.links);
     }
     let seeds = |_: &Layer, inserted: usize, row: u32, _: &mut Scratch| {
         let mut seeds = [NONE; SEEDS];

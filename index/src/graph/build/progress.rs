@@ -26,14 +26,15 @@ impl Progress<'_> {
     /// For a build that is short.
     pub(crate) const NONE: Progress<'static> = Progress { begun: None, every: usize::MAX, tell: &|_| () };
 
-    /// How many rows were inserted, and all lists; `None` where that is not of these rows.
-    pub(super) fn of(&mut self, rows_crc: u32, count: usize, links: usize) -> Option<(usize, Vec<u32>)> {
-        let Begun { inserted, links, .. } = self.begun.take_if(|begun| {
-            let is_link = |row: &u32| (*row as usize) < count || *row == super::NONE;
+    /// What it goes on from; `None` where that is not of these rows.
+    ///
+    /// - `rows`: of the layer; `inserts`: those that are inserted, which copies are not; `links`: of all lists.
+    pub(super) fn of(&mut self, rows_crc: u32, rows: usize, inserts: usize, links: usize) -> Option<Begun> {
+        self.begun.take_if(|begun| {
+            let is_link = |row: &u32| (*row as usize) < rows || *row == super::NONE;
             let fits = begun.rows_crc == rows_crc && begun.links.len() == links;
-            fits && (1..=count).contains(&begun.inserted) && begun.links.iter().all(is_link)
-        })?;
-        Some((inserted, links))
+            fits && (1..=inserts).contains(&begun.inserted) && begun.links.iter().all(is_link)
+        })
     }
 
     /// Whether it is time to tell that so many of the rows are inserted, after it was told of some.
