@@ -75,7 +75,7 @@ pub(crate) fn decode(quantiser: &Quantiser<'_>, codes: &[u8], fine: &[u8], vecto
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantiser::fit;
+    use crate::quantiser::{code_bytes, fit};
 
     #[test]
     fn numbers_are_decoded_to_a_sixteenth_of_a_step_or_a_quarter_beyond_the_levels() {
@@ -89,7 +89,7 @@ mod tests {
         for vector in &vectors {
             // Some numbers are then beyond what the levels were chosen for.
             let vector: Vec<f32> = vector.iter().map(|x| 1.2 * x).collect();
-            let (mut codes, mut fine, mut decoded) = (Vec::new(), Vec::new(), vec![0.0; 131]);
+            let (mut codes, mut fine, mut decoded) = (vec![0; code_bytes(131)], Vec::new(), vec![0.0; 131]);
             quantiser.encode(&vector, &mut codes);
             encode(&quantiser, &vector, &codes, &mut fine);
             assert_eq!(fine.len(), bytes(131));

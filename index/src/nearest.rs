@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 const ROOM: usize = 32;
 
 /// The nearest so far. Takes any number of offers and remembers `limit` of them, none farther than `within`.
+#[derive(Clone)]
 pub(crate) struct Nearest {
     limit: usize,
     within: f32,
@@ -18,6 +19,11 @@ pub(crate) struct Nearest {
 impl Nearest {
     pub(crate) fn new(limit: usize, within: f32) -> Self {
         Self { limit, within, farthest_first: BinaryHeap::with_capacity(limit.min(ROOM)) }
+    }
+
+    /// How many it remembers at most.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Offers beyond this distance are refused: `within` until `limit` were taken.

@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Dots, best, prefetch};
+use crate::kernel::{Dots, best, dot, largest, prefetch};
 
 /// Levels that a number is rounded to.
 pub(crate) const LEVELS: usize = 16;
@@ -94,13 +94,13 @@ impl<'a> Quantiser<'a> {
         self.lowest[dimension] + self.step[dimension] * place
     }
 
-    /// Appends the codes of a vector, [`code_bytes`] of them.
-    pub(crate) fn encode(&self, vector: &[f32], codes: &mut Vec<u8>) {
-        let from = codes.len();
-        codes.resize(from + code_bytes(vector.len()), 0);
+    /// Sets the codes of a vector, [`code_bytes`] of them.
+    ///
+    /// - `codes`: zeros.
+    pub(crate) fn encode(&self, vector: &[f32], codes: &mut [u8]) {
         for (dimension, ((x, lowest), step)) in vector.iter().zip(self.lowest).zip(self.step).enumerate() {
             // `as` takes care of what is beyond the levels, and of what is no number.
-            put(&mut codes[from..], dimension, (((x - lowest) / step).round() as u8).min(LEVELS as u8 - 1));
+            put(codes, dimension, (rounded((x - lowest) / step) as u8).min(LEVELS as u8 - 1));
         }
     }
 
@@ -110,7 +110,7 @@ impl<'a> Quantiser<'a> {
     ///
     /// How the two parts of an error are weighed follows Guo et al. 2020 (arXiv:1908.10396), section 3, "score-aware quantization loss".
     ///
-    /// - `codes`: the vector's, as [`encode`](Self::encode) appends them.
+    /// - `codes`: the vector's, as [`encode`](Self::encode) sets them.
     pub(crate) fn straighten(&self, vector: &[f32], codes: &mut [u8]) {
         let mut along = 0.0;
         let mut others: Vec<Rounding> = Vec::with_capacity(vector.len());
@@ -143,12 +143,13 @@ impl<'a> Quantiser<'a> {
     /// A vector as the query that rows of codes are compared with.
     pub(crate) fn query(&self, vector: &[f32]) -> Query {
         let weights: Vec<f32> = vector.iter().zip(self.step).map(|(x, step)| x * step).collect();
-        let largest = weights.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-        let mut numbers: Vec<i8> = weights.iter().map(|x| rounded(x / largest * QUERY_MAX) as i8).collect();
-        numbers.resize(vector.len().div_ceil(BLOCK) * BLOCK, 0);
-        let origin = vector.iter().zip(self.lowest).map(|(x, lowest)| x * lowest).sum();
+        let largest = largest(&weights).max(f32::MIN_POSITIVE);
+        let mut numbers = vec![0; vector.len().div_ceil(BLOCK) * BLOCK];
+        let each = numbers.iter_mut().zip(&weights);
+        each.for_each(|(number, x)| *number = rounded(x / largest * QUERY_MAX) as i32 as i8);
+        let origin = dot(vector, self.lowest);
         // Within a step any place is as likely.
-        let error = (weights.iter().map(|x| x * x).sum::<f32>() / 12.0).sqrt();
+        let error = (dot(&weights, &weights) / 12.0).sqrt();
         Query { numbers, scale: largest / QUERY_MAX, origin, error }
     }
 }
@@ -245,9 +246,9 @@ mod tests {
         let numbers = fit(&slices);
         let quantiser = Quantiser::view(&numbers);
         assert!(quantiser.is_sound());
-        let mut codes = Vec::new();
-        vectors.iter().for_each(|vector| quantiser.encode(vector, &mut codes));
-        assert_eq!(codes.len(), 400 * code_bytes(131));
+        let mut codes = vec![0; 400 * code_bytes(131)];
+        let each = vectors.iter().zip(codes.chunks_mut(code_bytes(131)));
+        each.for_each(|(vector, codes)| quantiser.encode(vector, codes));
         let decoded = |row: usize, dimension: usize| {
             let byte = codes[row * 128 + dimension / 128 * 64 + dimension % 64];
             let code = if dimension % 128 < 64 { byte & 15 } else { byte >> 4 };
@@ -293,7 +294,7 @@ mod tests {
             // Some numbers of every third are beyond the levels: they are not rounded the other way, and others make up for them.
             let is_beyond = row % 3 == 0;
             let vector: Vec<f32> = vector.iter().map(|x| if is_beyond { 1.1 * x } else { *x }).collect();
-            let mut codes = Vec::new();
+            let mut codes = vec![0; code_bytes(131)];
             quantiser.encode(&vector, &mut codes);
             let nearest = codes.clone();
             quantiser.straighten(&vector, &mut codes);

@@ -3,7 +3,7 @@
 //! A row differs from its decoded codes by a vector whose length is known, and a query from its bytes; so by the Cauchy-Schwarz inequality a
 //! product of codes and bytes bounds the product of row and query, and so their distance. Nothing that belongs to the answers is ruled out.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use crate::kernel::{self, COLUMN, Kernel};
 use crate::nearest::{Found, Nearest};
@@ -41,17 +41,17 @@ impl Sieve {
         let width = width(dimensions);
         let mut codes = vec![0; kernel::columns_bytes(vectors.len() / dimensions, width)];
         let mut numbers = vec![0; width];
+        let mut rest = vec![0.0; dimensions];
         let (mut rest_max, mut length_max, mut length_min) = (0f32, 0f32, f32::INFINITY);
         for (row, vector) in vectors.chunks_exact(dimensions).enumerate() {
-            let mut rest = 0.0;
-            for (x, code) in vector.iter().zip(&mut numbers) {
-                *code = ((x - lowest) / step + 0.5) as u8;
-                rest += (x - (lowest + step * f32::from(*code))).powi(2);
+            for ((x, code), rest) in vector.iter().zip(&mut numbers).zip(&mut rest) {
+                *code = ((x - lowest) / step + 0.5) as i32 as u8;
+                *rest = x - (lowest + step * f32::from(*code));
             }
             kernel::put_in_column(&mut codes, row, &numbers);
-            rest_max = rest_max.max(rest.sqrt());
-            length_max = length_max.max(length(vector));
-            length_min = length_min.min(length(vector));
+            let length = length(vector);
+            (length_max, length_min) = (length_max.max(length), length_min.min(length));
+            rest_max = rest_max.max(self::length(&rest));
         }
         Self { codes, lowest, step, rest_max, length_max, length_min }
     }
@@ -112,7 +112,7 @@ impl Sieve {
 pub(crate) struct Query<'a> {
     pub(crate) vector: &'a [f32],
     /// Once a sieve asked for it: where everything has a graph, none does.
-    coded: OnceCell<Coded>,
+    coded: OnceLock<Coded>,
 }
 
 /// A number of the query is its byte times `step`, and what is left of it.
@@ -128,7 +128,7 @@ struct Coded {
 
 impl<'a> Query<'a> {
     pub(crate) fn new(vector: &'a [f32]) -> Self {
-        Self { vector, coded: OnceCell::new() }
+        Self { vector, coded: OnceLock::new() }
     }
 
     fn coded(&self) -> &Coded {
@@ -138,8 +138,7 @@ impl<'a> Query<'a> {
 
 impl Coded {
     fn new(vector: &[f32]) -> Self {
-        let largest = vector.iter().fold(f32::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
-        let step = largest / QUERY_MAX;
+        let step = kernel::largest(vector).max(f32::MIN_POSITIVE) / QUERY_MAX;
         let mut bytes: Vec<i8> = vector.iter().map(|x| rounded(x / step) as i8).collect();
         let rest: f32 = vector.iter().zip(&bytes).map(|(x, byte)| (x - step * f32::from(*byte)).powi(2)).sum();
         let bytes_sum = bytes.iter().map(|byte| f32::from(*byte)).sum();
@@ -154,7 +153,7 @@ fn width(dimensions: usize) -> usize {
 }
 
 fn length(vector: &[f32]) -> f32 {
-    vector.iter().map(|x| x * x).sum::<f32>().sqrt()
+    kernel::dot(vector, vector).sqrt()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::live::Live;
 use super::pending::Pending;
 use crate::graph::Scratch;
+use crate::kernel::dot;
 use crate::nearest::Nearest;
 use crate::sieve::Query;
 use crate::{Error, Neighbor, Result, Search};
@@ -157,7 +158,7 @@ impl Snapshot {
         if vector.len() != self.dimensions {
             return Err(Error::Dimensions { expected: self.dimensions, found: vector.len() });
         }
-        let squared_length: f32 = vector.iter().map(|x| x * x).sum();
+        let squared_length = dot(vector, vector);
         // False for NaN as well.
         let is_unit = (squared_length - 1.0).abs() <= UNIT_TOLERANCE;
         if is_unit { Ok(()) } else { Err(Error::NotUnit { squared_length }) }

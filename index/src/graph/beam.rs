@@ -260,15 +260,18 @@ impl Scratch {
         if self.met.len() < from + rows.len() {
             self.met.resize(2 * (from + rows.len()), 0);
         }
+        let met = &mut self.met[from..][..rows.len()];
+        let mut count = 0;
         // Without a branch for each: no CPU foresees which were met.
         for row in rows {
             let row = (*row).min(self.rows as u32);
             let (word, bit) = (&mut self.met_bits[row as usize / 64], 1 << (row % 64));
-            self.met[self.met_count] = row;
-            self.met_count += usize::from(*word & bit == 0);
+            met[count] = row;
+            count += usize::from(*word & bit == 0);
             *word |= bit;
         }
-        &self.met[from..self.met_count]
+        self.met_count += count;
+        &met[..count]
     }
 
     /// Puts what was scored of what was met where it belongs in the pool.

@@ -47,7 +47,8 @@ impl Entries<'_> {
         };
         let groups = pivots.map(|pivot| group(pivot).unwrap_or_default());
         for (codes, rows) in groups {
-            prefetch(codes);
+            // What follows the first column, hardware foresees.
+            prefetch(&codes[..codes.len().min(column_bytes)]);
             prefetch(rows);
         }
         let mut seeds = [Entry::default(); SEEDS];

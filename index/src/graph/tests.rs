@@ -22,9 +22,11 @@ fn make(vectors: &[Vec<f32>]) -> Made {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
     let built = build(&slices, Progress::NONE, &Stop::default()).unwrap();
     let quantiser = fit(&slices);
-    let mut codes = Vec::new();
-    built.order.iter().for_each(|at| Quantiser::view(&quantiser).encode(slices[*at as usize], &mut codes));
-    let entry_codes = built.entry_codes(&codes, code_bytes(slices[0].len()));
+    let width = code_bytes(slices[0].len());
+    let mut codes = vec![0; width * slices.len()];
+    let each = built.order.iter().zip(codes.chunks_mut(width));
+    each.for_each(|(at, codes)| Quantiser::view(&quantiser).encode(slices[*at as usize], codes));
+    let entry_codes = built.entry_codes(&codes, width);
     let section = built.graph(&entry_codes).encode(&Measured::NOTHING);
     Made { section, codes, quantiser, order: built.order }
 }

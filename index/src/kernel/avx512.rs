@@ -190,7 +190,10 @@ fn store(sums: __m128i, dots: &mut [i32]) {
     let mut all = [0; 4];
     // SAFETY: four `i32` are sixteen bytes, and `storeu` asks for no alignment.
     unsafe { _mm_storeu_si128(all.as_mut_ptr().cast(), sums) };
-    dots.copy_from_slice(&all[..dots.len()]);
+    match <&mut [i32; 4]>::try_from(&mut *dots) {
+        Ok(four) => *four = all,
+        Err(_) => dots.iter_mut().zip(all).for_each(|(dot, sum)| *dot = sum),
+    }
 }
 
 /// The sum of the lanes of each of four.

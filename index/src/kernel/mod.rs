@@ -41,6 +41,8 @@ mod tests;
 
 use std::sync::OnceLock;
 
+pub(crate) use scalar::{dot, largest};
+
 /// Ways to measure. Rows stand one behind the other.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernel {
@@ -117,9 +119,8 @@ pub(crate) fn columns_bytes(rows: usize, width: usize) -> usize {
 /// Puts a row where [`Kernel::columns`] looks for it.
 pub(crate) fn put_in_column(blocks: &mut [u8], row: usize, codes: &[u8]) {
     let block = &mut blocks[row / COLUMN * COLUMN * codes.len()..];
-    for (at, four) in codes.chunks(4).enumerate() {
-        block[(at * COLUMN + row % COLUMN) * 4..][..four.len()].copy_from_slice(four);
-    }
+    let fours = block.as_chunks_mut::<4>().0[row % COLUMN..].iter_mut().step_by(COLUMN);
+    fours.zip(codes.as_chunks().0).for_each(|(four, codes)| *four = *codes);
 }
 
 /// Asks for a row that is measured soon: a walk jumps, and no hardware foresees where to. Only the second level of the cache is asked to have it:

@@ -86,15 +86,30 @@ const LANES: usize = 16;
 
 /// `|a - b|²`, for slices of one length.
 pub(super) fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
+    sum_of(a, b, |a, b| (a - b) * (a - b))
+}
+
+/// The product of two vectors of one length.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sum_of(a, b, |a, b| a * b)
+}
+
+#[inline(always)]
+fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let mut sums = [0.0; LANES];
     for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
-            sums[lane] += (a[lane] - b[lane]) * (a[lane] - b[lane]);
+            sums[lane] += term(a[lane], b[lane]);
         }
     }
-    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b));
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| term(*a, *b));
     sums.into_iter().chain(rest).sum()
+}
+
+/// The greatest distance of a number from zero. Compares bits, in which there is no number that is none: many are compared at once.
+pub(crate) fn largest(numbers: &[f32]) -> f32 {
+    f32::from_bits(numbers.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())))
 }
 
 /// One block of half bytes. A sum of eight products fits in 16 bits, and is added up in these.

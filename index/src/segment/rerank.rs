@@ -14,22 +14,22 @@ const MORE: usize = 16;
 /// How many standard deviations a row's code may be wrong by.
 const DEVIATIONS: f32 = 5.0;
 
-/// The `k` nearest of the rows that are within a squared distance, or fewer if there are no more, nearest first.
+/// Offers the nearest of the rows, and returns how many it compared.
 ///
 /// - `rows`: the most promising first; `scale`: what a score must be multiplied by to differ from a product of the vectors by a constant and the
 ///   error of the codes; `compare`: gives rows their distances, in their order.
 pub(super) fn rerank<E>(
-    k: usize,
-    within: f32,
+    nearest: &mut Nearest,
     rows: impl Iterator<Item = Entry>,
     scale: f32,
     mut compare: impl FnMut(&[u32]) -> Result<Vec<Found>, E>,
-) -> Result<Vec<Found>, E> {
-    let mut nearest = Nearest::new(k, within);
+) -> Result<usize, E> {
+    let mut compared = 0;
     let mut errors = Errors::default();
     let mut rows = rows.peekable();
-    let (mut batch, mut scores) = (Vec::new(), Vec::new());
-    let mut wanted = k.saturating_add(FIRST).max(LEAST);
+    let mut wanted = nearest.limit().saturating_add(FIRST).max(LEAST);
+    let room = wanted.min(rows.size_hint().1.unwrap_or(wanted));
+    let (mut batch, mut scores) = (Vec::with_capacity(room), Vec::with_capacity(room));
     loop {
         batch.clear();
         scores.clear();
@@ -42,12 +42,13 @@ pub(super) fn rerank<E>(
             scores.push(scale * entry.score() as f32);
         }
         if batch.is_empty() {
-            return Ok(nearest.into_sorted());
+            return Ok(compared);
         }
         for (found, score) in compare(&batch)?.into_iter().zip(&scores) {
             errors.add(1.0 - found.distance / 2.0 - score);
             nearest.offer(found);
         }
+        compared += batch.len();
         wanted = MORE;
     }
 }
@@ -95,13 +96,12 @@ mod tests {
         let score = |row: usize| ((products[row] - error(row)) * 1000.0) as i32;
         let mut rows: Vec<Entry> = (0..products.len()).map(|row| Entry::new(score(row), row as u32)).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
-        let mut compared = 0;
-        let Ok(found) = rerank(k, f32::INFINITY, rows.into_iter(), 0.001, |rows| {
-            compared += rows.len();
+        let mut nearest = Nearest::new(k, f32::INFINITY);
+        let Ok(compared) = rerank(&mut nearest, rows.into_iter(), 0.001, |rows| {
             let found = |row: &u32| Found { distance: 2.0 - 2.0 * products[*row as usize], key: u64::from(*row) };
             Ok::<_, Infallible>(rows.iter().map(found).collect())
         });
-        (found.iter().map(|found| found.key).collect(), compared)
+        (nearest.into_sorted().iter().map(|found| found.key).collect(), compared)
     }
 
     #[test]

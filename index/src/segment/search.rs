@@ -117,14 +117,11 @@ impl Segment {
             && let Some(width) = width_of(&graph, search)
         {
             let walk = Walk { segment: self, graph, query: query.vector, width, eligible: &eligible };
-            let found = match search.within {
-                None => walk.nearest(search.k, nearest.bound(), scratch)?,
-                Some(within) => walk.within(within, search.k, scratch)?,
+            let is_answered = match search.within {
+                None => walk.nearest(nearest, scratch)?,
+                Some(within) => walk.within(within, nearest, scratch)?,
             };
-            if let Some(found) = found {
-                found.into_iter().for_each(|found| {
-                    nearest.offer(found);
-                });
+            if is_answered {
                 return Ok(());
             }
         }
@@ -193,32 +190,39 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The `k` nearest of those that are within a distance; `None` where a scan is to answer, because it takes less, or because the walk met too few or damage.
-    ///
-    /// - `within`: finite where there are `k` already that are as near.
-    fn nearest(&self, k: usize, within: f32, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
-        let Some(ef) = self.ef(self.width) else { return Ok(None) };
+    /// Offers what is nearer than what there is; whether it did. Where it did not, a scan is to answer, because it takes less, or because the walk met
+    /// too few or damage.
+    fn nearest(&self, nearest: &mut Nearest, scratch: &mut Scratch) -> Result<bool> {
+        let (k, within) = (nearest.limit(), nearest.bound());
+        let Some(ef) = self.ef(self.width) else { return Ok(false) };
         let met = ef as f64 / self.width as f64;
         let reach = |query: &_| {
             let reach = self.graph.reach(self.width, k, met, query);
             let stay = (WIDTH_MIN as f64 * met).ceil() as usize;
             if within.is_finite() { reach.within(within, stay, query) } else { reach }
         };
-        let Ok((pool, scale)) = self.pool(reach, scratch) else { return Ok(None) };
+        let Ok((pool, scale)) = self.pool(reach, scratch) else { return Ok(false) };
         let Eligible { deleted, allowed, count } = self.eligible;
         let counts_all = allowed.is_none() && deleted.is_empty();
         let rows = pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
-        let found = rerank(k, within, rows, scale, |rows| self.segment.compare(self.query, rows))?;
+        let before = within.is_infinite().then(|| nearest.clone());
+        let compared = rerank(nearest, rows, scale, |rows| self.segment.compare(self.query, rows))?;
         // Fewer than there are: the rows that count are not where the walk led.
-        let is_enough = within.is_finite() || found.len() as u64 >= (*count).min(k as u64);
-        Ok(is_enough.then_some(found))
+        if let Some(before) = before
+            && (compared as u64) < (*count).min(k as u64)
+        {
+            *nearest = before;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
-    /// Those within a distance, or the `k` nearest of them if they are more; `None` as in [`nearest`](Self::nearest).
-    fn within(&self, within: f32, k: usize, scratch: &mut Scratch) -> Result<Option<Vec<Found>>> {
+    /// Offers those within a distance; whether it did, as [`nearest`](Self::nearest).
+    fn within(&self, within: f32, nearest: &mut Nearest, scratch: &mut Scratch) -> Result<bool> {
+        let k = nearest.limit();
         let mut width = self.width;
         while let Some(ef) = self.ef(width) {
-            let Ok((pool, _)) = self.pool(|_| Reach::width(ef), scratch) else { return Ok(None) };
+            let Ok((pool, _)) = self.pool(|_| Reach::width(ef), scratch) else { return Ok(false) };
             let rows: Vec<u32> = pool.iter().map(|entry| entry.row()).collect();
             let found = self.segment.compare(self.query, &rows)?;
             let near = found.iter().filter(|found| found.distance <= within).count();
@@ -227,11 +231,14 @@ impl Walk<'_> {
                 counting.map(|(_, found)| *found).filter(|found| found.distance <= within).collect();
             // Most of what a wide enough walk meets is too far away, whether it counts or not.
             if counting.len() >= k || near * 4 <= found.len() * 3 {
-                return Ok(Some(counting));
+                counting.into_iter().for_each(|found| {
+                    nearest.offer(found);
+                });
+                return Ok(true);
             }
             width = width.saturating_mul(2);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// How wide to walk so that as many rows that count are met as a walk of `width` meets of all; `None` where a scan takes less.

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 use super::Row;
 use super::rerank::rerank;
 use crate::graph::{Graph, Measured, Reach, Scratch, Trusted};
+use crate::kernel;
 use crate::nearest::{Found, Nearest};
 use crate::quantiser::Quantiser;
+use crate::sieve::{Query, Sieve};
 use crate::stop::{Stop, Stopped};
-use crate::{kernel, scan};
 
 /// Rows that are asked for their neighbours, and at most one in so many. What is found of ten neighbours differs from row to row, by .15 where its mean is .95:
 /// so that is known to .007.
@@ -93,20 +94,24 @@ fn neighbors(
         });
         Ok::<_, Infallible>(found.collect())
     };
-    let Ok(found) = rerank(k, f32::INFINITY, pool.iter().copied(), coded.scale, compare);
-    (found.iter().map(|found| found.key as u32).collect(), pool.len())
+    let mut nearest = Nearest::new(k, f32::INFINITY);
+    let Ok(_) = rerank(&mut nearest, pool.iter().copied(), coded.scale, compare);
+    (nearest.into_sorted().iter().map(|found| found.key as u32).collect(), pool.len())
 }
 
 /// The rows nearest to each of some, itself left out.
 fn truth(rows: &[Row<'_>], queries: &[u32], stop: &Stop) -> Result<Vec<Vec<u32>>, Stopped> {
+    let dimensions = rows[0].vector.len();
     let none = || -> Vec<Nearest> { queries.iter().map(|_| Nearest::new(Graph::MEASURED_K, f32::INFINITY)).collect() };
+    let coded: Vec<Query<'_>> = queries.iter().map(|query| Query::new(rows[*query as usize].vector)).collect();
     let blocks = rows.par_chunks(BLOCK).enumerate();
     let compared = blocks.try_fold(none, |mut nearest, (block, near)| {
         stop.check()?;
         let vectors: Vec<f32> = near.iter().flat_map(|row| row.vector).copied().collect();
-        for (query, nearest) in queries.iter().zip(&mut nearest) {
+        let sieve = Sieve::new(&vectors, dimensions);
+        for ((query, coded), nearest) in queries.iter().zip(&coded).zip(&mut nearest) {
             let key = |at: usize| Some((block * BLOCK + at) as u64).filter(|row| *row != u64::from(*query));
-            scan::every_row(rows[*query as usize].vector, &vectors, nearest, key);
+            sieve.search(coded, &vectors, nearest, key);
         }
         Ok(nearest)
     });

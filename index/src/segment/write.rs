@@ -89,13 +89,14 @@ impl<'a> Content<'a> {
         let quantiser = quantiser::fit(&vectors);
         let view = Quantiser::view(&quantiser);
         let code_bytes = quantiser::code_bytes(dimensions);
-        let mut codes = Vec::with_capacity(code_bytes * rows.len());
-        rows.iter().for_each(|row| view.encode(row.vector, &mut codes));
-        // Fine codes say where between the nearest levels a number is.
-        if kept != Kept::Codes {
-            let each = rows.par_iter().zip(codes.par_chunks_exact_mut(code_bytes));
-            each.for_each(|(row, codes)| view.straighten(row.vector, codes));
-        }
+        let mut codes = vec![0; code_bytes * rows.len()];
+        rows.par_iter().zip(codes.par_chunks_exact_mut(code_bytes)).for_each(|(row, codes)| {
+            view.encode(row.vector, codes);
+            // Fine codes say where between the nearest levels a number is.
+            if kept != Kept::Codes {
+                view.straighten(row.vector, codes);
+            }
+        });
         let entry_codes = built.entry_codes(&codes, code_bytes);
         let graph = built.graph(&entry_codes);
         let vectors = kept::read_back(kept, &view, &rows, &codes);

@@ -54,7 +54,11 @@ pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop)
     let width = 2 * code_bytes(vectors[0].len());
     let codes: Vec<u8> = vectors.par_iter().flat_map_iter(|vector| scale.bytes(vector)).collect();
     let code = |at: u32| &codes[at as usize * width..][..width];
-    let gathered = |of: &[u32]| -> Vec<u8> { of.iter().flat_map(|at| code(*at)).copied().collect() };
+    let gathered = |of: &[u32]| -> Vec<u8> {
+        let mut rows = vec![0; of.len() * width];
+        rows.par_chunks_mut(width).zip(of).for_each(|(row, at)| row.copy_from_slice(code(*at)));
+        rows
+    };
     let first_of = first_copies(vectors.len(), code);
 
     let mut drawn: Vec<u32> = (0..vectors.len() as u32).filter(|at| first_of[*at as usize] == *at).collect();
