@@ -116,8 +116,8 @@ fn a_network_is_trained_put_in_bytes_and_used() {
     write(&folder, "tiny.toml", RECIPE);
     let train = [&["train", "tiny.toml", "--out", "w.safetensors"], &data[..]].concat();
     done(&train);
-    let digest = || Weights::read(&folder.path().join("w.safetensors")).unwrap().digest().to_owned();
-    let first = digest();
+    let digest = |name: &str| Weights::read(&folder.path().join(name)).unwrap().digest().to_owned();
+    let first = digest("w.safetensors");
     let beside = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
     assert!(beside("w.svg").contains("</svg>"));
     let lines = beside("w.metrics.jsonl");
@@ -125,7 +125,7 @@ fn a_network_is_trained_put_in_bytes_and_used() {
     assert_eq!(stages.iter().filter_map(|line| line["stage"].as_str()).collect::<Vec<_>>(), ["people", "triplets"]);
     // The checkpoint is of the last step, so the same run has nothing left to do.
     done(&train);
-    assert_eq!(first, digest());
+    assert_eq!(first, digest("w.safetensors"));
 
     let precision = ["--precision", "int8"];
     let photos = [sample("p00/00.jpg"), sample("p00/01.jpg")];
@@ -139,6 +139,10 @@ fn a_network_is_trained_put_in_bytes_and_used() {
     assert!(code == Some(2) && message.contains("`vultus quantise` measures them"), "{message}");
     done(&[&["quantise", "--weights", "w.safetensors", "--out", "q.safetensors"], &data[..]].concat());
     assert_eq!(verify("q.safetensors").0, Some(0));
+    done(&[&["quantise", "--mirror", "--weights", "w.safetensors", "--out", "m.safetensors"], &data[..]].concat());
+    assert_eq!(verify("m.safetensors").0, Some(0));
+    // Its embeddings are others, so it must not pass for the same network.
+    assert_ne!(digest("m.safetensors"), digest("q.safetensors"));
     let refused = |arguments: &[&str]| {
         let output = vultus(&folder, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -18,14 +18,18 @@ use super::{Lists, NONE, SEEDS};
 use crate::kernel::{self, COLUMN, prefetch};
 use crate::quantiser::{Query, Scorer};
 
-/// Is asked before the bytes of rows are read whether these may be relied on.
+/// Is asked before the bytes of rows are read whether these may be relied on: they may, unless it says otherwise.
 pub(crate) trait Trust {
     /// Says which may not.
     type Broken;
 
-    fn list(&self, row: u32) -> Result<(), Self::Broken>;
+    fn list(&self, _row: u32) -> Result<(), Self::Broken> {
+        Ok(())
+    }
 
-    fn codes(&self, rows: &[u32]) -> Result<(), Self::Broken>;
+    fn codes(&self, _rows: &[u32]) -> Result<(), Self::Broken> {
+        Ok(())
+    }
 
     /// Is told near the end which rows are likely to be found, so that what else is read of them may be asked for.
     fn foresee(&self, _rows: impl Iterator<Item = u32>) {}
@@ -36,14 +40,6 @@ pub(crate) struct Trusted;
 
 impl Trust for Trusted {
     type Broken = Infallible;
-
-    fn list(&self, _row: u32) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn codes(&self, _rows: &[u32]) -> Result<(), Infallible> {
-        Ok(())
-    }
 }
 
 /// What a search needs to remember, kept from one to the next so that a search allocates next to nothing.

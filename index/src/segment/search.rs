@@ -65,14 +65,6 @@ struct Sound<'a> {
 impl Trust for Sound<'_> {
     type Broken = Infallible;
 
-    fn list(&self, _row: u32) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn codes(&self, _rows: &[u32]) -> Result<(), Infallible> {
-        Ok(())
-    }
-
     fn foresee(&self, rows: impl Iterator<Item = u32>) {
         rows.for_each(|row| self.vectors.prefetch(row, self.dimensions));
     }
