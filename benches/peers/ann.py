@@ -204,10 +204,11 @@ def main():
             continue
         describe(name, figures[name], len(vectors))
         # CPU time comes in hundredths.
-        ratio = figures[name]["build_cpu_seconds"] / max(figures["ours"]["build_cpu_seconds"], 0.01)
-        print(f"{name}: {ratio:.2f} times our CPU-s", flush=True)
-        if name == "hnswlib" and ratio < BUILD_TARGET:
-            missed.append(f"build: {ratio:.2f}, target {BUILD_TARGET}")
+        cpu = figures[name]["build_cpu_seconds"] / max(figures["ours"]["build_cpu_seconds"], 0.01)
+        wall = figures[name]["build_seconds"] / figures["ours"]["build_seconds"]
+        print(f"{name}: {cpu:.2f} times our CPU-s, {wall:.2f} times our time", flush=True)
+        if name == "hnswlib" and min(cpu, wall) < BUILD_TARGET:
+            missed.append(f"build: {cpu:.2f} and {wall:.2f}, target {BUILD_TARGET}")
 
     prepared = {name: peer.prepare(queries) for name, peer in peers.items()}
 

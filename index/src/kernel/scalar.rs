@@ -14,19 +14,23 @@ pub(super) const KERNEL: Kernel = Kernel {
         }
     },
     bytes: |query, codes, picked, dots| {
-        for (&picked, dot) in picked.iter().zip(dots) {
-            let row = row(codes, query.len(), picked);
-            *dot = row.iter().zip(query).map(|(code, q)| i32::from(*code) * i32::from(*q)).sum();
+        let row_bytes = query.len();
+        dots.fill(0);
+        for (block, query) in query.as_chunks::<128>().0.iter().enumerate() {
+            // Once for all rows: nothing here multiplies bytes.
+            let query = query.map(i16::from);
+            for (&picked, dot) in picked.iter().zip(&mut *dots) {
+                *dot += product(&row(codes, row_bytes, picked).as_chunks::<128>().0[block].map(i16::from), &query);
+            }
         }
     },
     nibbles: |query, codes, picked, dots| {
         let row_bytes = query.len() / 2;
         dots.fill(0);
         for (block, query) in query.as_chunks::<128>().0.iter().enumerate() {
-            // Once for all rows: nothing here multiplies bytes.
             let query = query.map(i16::from);
             for (&picked, dot) in picked.iter().zip(&mut *dots) {
-                *dot += nibbles(&row(codes, row_bytes, picked).as_chunks::<64>().0[block], &query);
+                *dot += product(&halves(&row(codes, row_bytes, picked).as_chunks::<64>().0[block]), &query);
             }
         }
     },
@@ -112,16 +116,17 @@ pub(crate) fn largest(numbers: &[f32]) -> f32 {
     f32::from_bits(numbers.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())))
 }
 
-/// One block of half bytes. A sum of eight products fits in 16 bits, and is added up in these.
-fn nibbles(codes: &[u8; 64], query: &[i16; 128]) -> i32 {
-    let (low, high) = query.split_at(64);
-    let mut sums = [0i16; LANES];
-    let lanes = codes.as_chunks::<LANES>().0.iter().zip(low.as_chunks::<LANES>().0).zip(high.as_chunks::<LANES>().0);
-    for ((codes, low), high) in lanes {
-        for lane in 0..LANES {
-            let [l, h] = [codes[lane] & 15, codes[lane] >> 4].map(i16::from);
-            sums[lane] += l * low[lane] + h * high[lane];
-        }
+/// The numbers of one block of half bytes.
+fn halves(codes: &[u8; 64]) -> [i16; 128] {
+    let mut numbers = [0; 128];
+    let (low, high) = numbers.split_at_mut(64);
+    for ((code, low), high) in codes.iter().zip(low).zip(high) {
+        (*low, *high) = (i16::from(code & 15), i16::from(code >> 4));
     }
-    sums.iter().map(|sum| i32::from(*sum)).sum()
+    numbers
+}
+
+/// In 16 bits, since also the oldest CPUs multiply eight of these at a time and add the products up in pairs.
+fn product(a: &[i16; 128], b: &[i16; 128]) -> i32 {
+    a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
 }
