@@ -70,7 +70,7 @@ pub struct Options {
     /// Floats in a vector, 1 to 65,536. Fixed when the folder is made, and checked on every open.
     pub dimensions: usize,
     /// Segments with fewer vectors than this get no graph: they are scanned, exactly. Every search scans as many, or a few
-    /// times as many while a merge is on, which takes about 2 microseconds for 1,000. Holds for segments written from now on.
+    /// times as many while a merge is on (`vultus bench serving` shows what that takes). Holds for segments written from now on.
     pub graph_vectors_min: usize,
     /// What is kept of vectors in segments with a graph; all of them in others, and in memory. Holds for segments written from now on: one folder
     /// may have several kinds.

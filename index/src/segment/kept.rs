@@ -150,7 +150,7 @@ impl<'a> Vectors<'a> {
             }
         }
         // It was of unit length, so most of what rounding added along it goes.
-        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let length = kernel::dot(vector, vector).sqrt();
         vector.iter_mut().for_each(|x| *x /= length.max(f32::MIN_POSITIVE));
     }
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result};
 pub(crate) const TEMPORARY: &str = ".tmp";
 
 /// Bytes that are written at once, from multiples of as many on: a huge page of most CPUs. What is written at once, some file systems keep together in memory
-/// (XFS, and ext4 since Linux 6.16) and map as one page. A walk over a large index lands in another page with each step, and so spends a fifth less time.
+/// (XFS, and ext4 since Linux 6.16) and map as one page. A walk over a large index lands in another page with each step, and finds few large ones faster than many small ones.
 pub(super) const PIECE: usize = 1 << 21;
 
 /// A file on its way, as the code that writes it sees it.
