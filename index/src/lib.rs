@@ -69,8 +69,8 @@ pub enum Kept {
 pub struct Options {
     /// Floats in a vector, 1 to 65,536. Fixed when the folder is made, and checked on every open.
     pub dimensions: usize,
-    /// Segments with fewer vectors than this get no graph: they are scanned, exactly. Every search scans as many, or a few
-    /// times as many while a merge is on (`vultus bench serving` shows what that takes). Holds for segments written from now on.
+    /// Segments with fewer vectors than this get no graph: they are scanned, exactly, until what is near is reached from the largest segment. That is
+    /// prepared in the background after each seal (`vultus bench serving` shows what searches take meanwhile). Holds for segments written from now on.
     pub graph_vectors_min: usize,
     /// What is kept of vectors in segments with a graph; all of them in others, and in memory. Holds for segments written from now on: one folder
     /// may have several kinds.
@@ -80,6 +80,9 @@ pub struct Options {
     pub merged_vectors_max: usize,
     /// Threads that a merge works with; 0 for as many as there are cores.
     pub merge_threads: usize,
+    /// Share of the time that each of these works in, above 0 and up to 1: where others answer on the same cores, a merge that takes all of one makes
+    /// them wait.
+    pub merge_share: f32,
     /// Vectors, or a fourth of all where that is more, that a merge inserts into a graph before it writes how far it is: one that is cut off goes on from there
     /// when the folder is open again, and not from the beginning. What it writes is 128 bytes for each vector of the merge.
     pub merge_kept_every: usize,
@@ -93,6 +96,7 @@ impl Default for Options {
             kept: Kept::F32,
             merged_vectors_max: 10_000_000,
             merge_threads: 0,
+            merge_share: 1.0,
             merge_kept_every: 1 << 18,
         }
     }

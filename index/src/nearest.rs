@@ -26,10 +26,15 @@ impl Nearest {
         self.limit
     }
 
+    /// Whether it remembers as many as it can.
+    pub(crate) fn is_full(&self) -> bool {
+        self.farthest_first.len() >= self.limit
+    }
+
     /// Offers beyond this distance are refused: `within` until `limit` were taken.
     pub(crate) fn bound(&self) -> f32 {
         match self.farthest_first.peek() {
-            Some(farthest) if self.farthest_first.len() >= self.limit => farthest.distance,
+            Some(farthest) if self.is_full() => farthest.distance,
             _ => self.within,
         }
     }

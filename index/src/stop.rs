@@ -1,26 +1,93 @@
-//! A wish, from another thread, that long work ends soon.
+//! A wish, from another thread, that long work ends soon, and that it leaves time to others until then.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Who is to leave time to others rests once it worked for so long. Short, so that what waits meanwhile does not become many.
+const WORK: Duration = Duration::from_micros(500);
+/// The least share of the time that is worked in.
+const SHARE_MIN: f32 = 0.01;
+
+thread_local! {
+    /// Since when this thread works.
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// Shared between who works and who may want it to end. Nothing else is told by it, so no order of memory matters.
-#[derive(Clone, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+#[derive(Clone)]
+pub(crate) struct Stop {
+    is_set: Arc<AtomicBool>,
+    share: f32,
+}
 
 /// The work ended because somebody wanted it to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stopped;
 
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new(1.0)
+    }
+}
+
 impl Stop {
+    /// - `share`: of the time that each thread may work in, up to 1.
+    pub(crate) fn new(share: f32) -> Self {
+        // As low for what is no number.
+        Self { is_set: Arc::default(), share: share.max(SHARE_MIN).min(1.0) }
+    }
+
     pub(crate) fn set(&self) {
-        self.0.store(true, Relaxed);
+        self.is_set.store(true, Relaxed);
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Relaxed)
+        self.is_set.load(Relaxed)
     }
 
+    /// Is called now and then by who works: rests where it is time to.
     pub(crate) fn check(&self) -> Result<(), Stopped> {
-        if self.is_set() { Err(Stopped) } else { Ok(()) }
+        if self.is_set() {
+            return Err(Stopped);
+        }
+        if self.share < 1.0 {
+            let (now, since) = (Instant::now(), SINCE.get());
+            let worked = now - since.unwrap_or(now);
+            if worked >= WORK {
+                thread::sleep(worked.mul_f32(1.0 / self.share - 1.0));
+            }
+            if since.is_none() || worked >= WORK {
+                SINCE.set(Some(Instant::now()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_to_leave_time_rests_as_long_as_it_worked() {
+        let stop = Stop::new(0.5);
+        assert_eq!(stop.check(), Ok(()));
+        let begin = Instant::now();
+        while begin.elapsed() < 4 * WORK {}
+        let before = Instant::now();
+        assert_eq!(stop.check(), Ok(()));
+        assert!(before.elapsed() >= 3 * WORK, "{:?}", before.elapsed());
+        stop.set();
+        assert_eq!(stop.check(), Err(Stopped));
+    }
+
+    #[test]
+    fn any_share_is_some_work() {
+        for share in [-1.0, 0.0, f32::NAN, 2.0] {
+            assert!((SHARE_MIN..=1.0).contains(&Stop::new(share).share), "{share}");
+        }
     }
 }

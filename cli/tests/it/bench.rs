@@ -250,7 +250,20 @@ fn a_harness_that_asks_line_by_line_is_answered_and_told_what_is_wrong() {
 #[test]
 fn serving_is_measured_alone_and_while_vectors_are_added() {
     let folder = folder();
-    let sizes = ["serving", "--generate", "faces", "--count", "2000", "--queries", "20", "--seconds", "1", "--json"];
+    let sizes = [
+        "serving",
+        "--generate",
+        "faces",
+        "--count",
+        "2000",
+        "--queries",
+        "20",
+        "--seconds",
+        "1",
+        "--rounds",
+        "2",
+        "--json",
+    ];
     let rates = ["--load", "0.05", "--inserts", "500", "--batch", "20", "--seal-every", "5"];
     let report: Value = serde_json::from_str(&bench(&folder, &[&sizes[..], &rates[..]].concat())).unwrap();
     let number = |name: &str| report[name].as_f64().unwrap();

@@ -1,14 +1,15 @@
 //! A segment that answers come from, and which of its rows were deleted since it was written.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
 use super::manifest::Entry;
 use super::plan::{Size, State};
 use crate::Result;
-use crate::segment::{Row, Segment};
+use crate::segment::{Bridge, Row, Segment};
+use crate::stop::Stop;
 
 /// Cheap to clone: a snapshot holds one of each, and copies the deletions only when there are more of them.
 #[derive(Clone)]
@@ -16,11 +17,50 @@ pub(super) struct Live {
     pub(super) number: u64,
     pub(super) segment: Arc<Segment>,
     pub(super) deleted: Arc<RoaringBitmap>,
+    pub(super) bridged: Option<Bridged>,
+}
+
+/// A way from another segment.
+#[derive(Clone)]
+pub(super) struct Bridged {
+    /// The other's number.
+    from: u64,
+    /// What all clones share: empty until somebody tried to build it, and `None` where that does not pay.
+    bridge: Arc<OnceLock<Option<Bridge>>>,
 }
 
 impl Live {
     pub(super) fn new(number: u64, segment: Segment, deleted: RoaringBitmap) -> Self {
-        Self { number, segment: Arc::new(segment), deleted: Arc::new(deleted) }
+        Self { number, segment: Arc::new(segment), deleted: Arc::new(deleted), bridged: None }
+    }
+
+    /// Is to be reached from the segment of a number from now on, once the bridge is built.
+    pub(super) fn reach_from(&mut self, number: u64) {
+        if self.bridged.as_ref().is_none_or(|bridged| bridged.from != number) {
+            self.bridged = Some(Bridged { from: number, bridge: Arc::default() });
+        }
+    }
+
+    /// Whether a bridge is still to be built.
+    pub(super) fn lacks_bridge(&self) -> bool {
+        self.bridged.as_ref().is_some_and(|bridged| bridged.bridge.get().is_none())
+    }
+
+    /// Builds the bridge that it is to be reached by, for all clones.
+    pub(super) fn build_bridge(&self, from: &Self, stop: &Stop) {
+        let Some(bridged) = self.bridged.as_ref().filter(|bridged| bridged.from == from.number) else { return };
+        // What cannot be read is met by searches, too.
+        let bridge = Bridge::new(&from.segment, &self.segment, stop).unwrap_or_default();
+        if !stop.is_set() {
+            // Nobody else builds it.
+            let _ = bridged.bridge.set(bridge);
+        }
+    }
+
+    /// The bridge from the segment of a number, where there is one.
+    pub(super) fn bridge(&self, from: Option<u64>) -> Option<&Bridge> {
+        let bridged = self.bridged.as_ref().filter(|bridged| Some(bridged.from) == from)?;
+        bridged.bridge.get()?.as_ref()
     }
 
     pub(super) fn size(&self) -> Size {

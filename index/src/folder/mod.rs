@@ -4,6 +4,7 @@
 //! before the manifest that names them, and removes old ones after it, so at every moment the manifest on disk describes files that
 //! are whole. Files that it does not name are left from a seal or a merge that did not finish; but for what such a merge goes on from, they are removed.
 
+mod bridges;
 mod live;
 mod manifest;
 mod merge;
@@ -21,6 +22,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use bridges::Bridges;
 use live::Live;
 use manifest::{Entry, Manifest};
 use merge::{CutOff, Job, Merge, Outcome};
@@ -53,6 +55,7 @@ pub struct Index {
     has_new_tombstones: bool,
     reader: Reader,
     merge: Option<Merge>,
+    bridges: Bridges,
     /// What the next merge is to be, since the last one before the folder was opened did not end.
     cut_off: Option<CutOff>,
     /// Of a merge that is over, until a manifest names it.
@@ -131,6 +134,7 @@ impl Index {
             has_new_tombstones: false,
             reader: Reader::new(state.clone()),
             merge: None,
+            bridges: Bridges::default(),
             cut_off,
             outcome: None,
             merges: 0,
@@ -215,6 +219,7 @@ impl Index {
         if self.merge.is_none() {
             self.begin_merge()?;
         }
+        self.begin_bridges();
         Ok(())
     }
 
@@ -225,9 +230,11 @@ impl Index {
     pub fn settle(&mut self) -> Result<()> {
         loop {
             self.seal(self.sequence())?;
-            let Some(merge) = self.merge.take() else { return Ok(()) };
+            let Some(merge) = self.merge.take() else { break };
             self.outcome = Some(merge.outcome()?);
         }
+        self.bridges.wait();
+        Ok(())
     }
 
     /// Merges that were put in place since the index was opened.
@@ -268,6 +275,9 @@ impl Index {
         let kept = kept.filter(|live| live.alive() > 0).chain(busy).cloned();
         let mut segments: Vec<Live> = kept.chain(merged).chain(fresh).collect();
         segments.sort_by_key(|live| Reverse(live.alive()));
+        if let Some((largest, others)) = segments.split_first_mut() {
+            others.iter_mut().for_each(|live| live.reach_from(largest.number));
+        }
 
         // Counted even if this seal fails later on: a number is never used twice.
         self.next = number.map_or(self.next, |number| number + 1);
@@ -308,7 +318,7 @@ impl Index {
     fn begin_merge(&mut self) -> Result<()> {
         let cut_off = self.cut_off.take();
         let begun = cut_off.and_then(|cut_off| Some((cut_off.number, cut_off.sources(&self.state.segments)?)));
-        let (number, sources) = match begun {
+        let (number, sources): (u64, Vec<Live>) = match begun {
             Some(begun) => begun,
             None => {
                 let sizes: Vec<Size> = self.state.segments.iter().map(Live::size).collect();
@@ -320,17 +330,29 @@ impl Index {
                 (self.next - 1, places.into_iter().map(|at| self.state.segments[at].clone()).collect())
             }
         };
+        let largest =
+            self.state.segments.first().filter(|live| !sources.iter().any(|source| source.number == live.number));
         self.merge = Some(Merge::start(Job {
             storage: self.storage.clone(),
+            largest: largest.cloned(),
             sources,
             number,
             dimensions: self.options.dimensions,
             graph_vectors_min: self.options.graph_vectors_min,
             kept: self.options.kept,
             threads: self.options.merge_threads,
+            share: self.options.merge_share,
             kept_every: self.options.merge_kept_every,
         })?);
         Ok(())
+    }
+
+    /// Builds bridges to all that no merge reads.
+    fn begin_bridges(&mut self) {
+        let Some((largest, others)) = self.state.segments.split_first() else { return };
+        let is_busy = |live: &Live| self.merge.as_ref().is_some_and(|merge| merge.reads(live.number));
+        let missing = others.iter().filter(|live| live.lacks_bridge() && !is_busy(live)).cloned().collect();
+        self.bridges = Bridges::start(largest.clone(), missing, self.options.merge_share);
     }
 
     fn bounds(&self) -> Bounds {

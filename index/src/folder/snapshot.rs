@@ -15,6 +15,7 @@ use super::pending::Pending;
 use crate::graph::Scratch;
 use crate::kernel::dot;
 use crate::nearest::Nearest;
+use crate::segment::Ends;
 use crate::sieve::Query;
 use crate::{Error, Neighbor, Result, Search};
 
@@ -23,7 +24,7 @@ const UNIT_TOLERANCE: f32 = 1e-3;
 
 thread_local! {
     /// Of the searches of this thread, one after the other.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<(Scratch, Ends)> = RefCell::default();
 }
 
 /// Vectors and ids as they were at one moment.
@@ -74,14 +75,33 @@ impl Snapshot {
             return Ok(Vec::new());
         }
         let query = Query::new(query);
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut segments = self.segments.iter();
-            segments.try_for_each(|live| live.segment.search(&query, search, &live.deleted, scratch, &mut nearest))
-        })?;
+        SCRATCH.with_borrow_mut(|scratch| self.search_segments(&query, search, scratch, &mut nearest))?;
         let is_allowed = |id| search.allowed.is_none_or(|allowed| allowed.contains(id));
         self.pending.search(&query, is_allowed, &mut nearest);
         let sorted = nearest.into_sorted().into_iter();
         Ok(sorted.map(|found| Neighbor { id: found.key, distance: found.distance }).collect())
+    }
+
+    fn search_segments(
+        &self,
+        query: &Query<'_>,
+        search: &Search<'_>,
+        (scratch, ends): &mut (Scratch, Ends),
+        nearest: &mut Nearest,
+    ) -> Result<()> {
+        let Some((largest, others)) = self.segments.split_first() else { return Ok(()) };
+        let is_walked = largest.segment.search(query, search, &largest.deleted, scratch, nearest)?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        // Bridges lead to the nearest of a segment, and not to all of what is wanted where there is too little of it.
+        let are_crossed = is_walked && search.within.is_none() && nearest.is_full() && ends.set(scratch);
+        let from = are_crossed.then_some(largest.number);
+        others.iter().filter_map(|live| live.bridge(from)).for_each(|bridge| bridge.prefetch(ends));
+        others.iter().try_for_each(|live| match live.bridge(from) {
+            Some(bridge) => bridge.search(&live.segment, query, search.allowed, &live.deleted, ends, nearest),
+            None => live.segment.search(query, search, &live.deleted, scratch, nearest).map(drop),
+        })
     }
 
     /// The answers to many queries, in their order, by all threads.

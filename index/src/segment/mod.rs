@@ -2,6 +2,7 @@
 //!
 //! A row is a vector's place in its segment. Which rows were deleted is not known here: the file never changes.
 
+mod bridge;
 mod checked;
 mod header;
 mod kept;
@@ -25,6 +26,7 @@ use crate::sieve::Sieve;
 use crate::storage::Storage;
 use crate::{Error, Kept, Result};
 
+pub(crate) use bridge::{Bridge, Ends};
 pub(crate) use write::{Layout, write};
 
 /// A sieve takes time to make, and 128 bytes or more for each row. A larger segment is one that is about to get a graph.
@@ -147,6 +149,11 @@ impl Segment {
     /// Whether there is a graph that is not walked, since an older release wrote it.
     pub(crate) fn has_old_graph(&self) -> bool {
         self.header.has_old_graph()
+    }
+
+    /// Whether there is a graph to walk.
+    pub(crate) fn is_walked(&self) -> bool {
+        self.has_graph() && !self.has_old_graph()
     }
 
     /// Vectors in the file, those deleted since included.

@@ -71,7 +71,7 @@ impl Trust for Sound<'_> {
 }
 
 /// Which rows count.
-struct Eligible<'a> {
+pub(super) struct Eligible<'a> {
     deleted: &'a RoaringBitmap,
     /// Only these ids, and the ids there are.
     allowed: Option<(&'a RoaringTreemap, Ids<'a>)>,
@@ -80,7 +80,7 @@ struct Eligible<'a> {
 }
 
 impl Eligible<'_> {
-    fn contains(&self, row: u32) -> bool {
+    pub(super) fn contains(&self, row: u32) -> bool {
         !self.deleted.contains(row) && self.allowed.is_none_or(|(allowed, ids)| allowed.contains(ids.ids[row as usize]))
     }
 }
@@ -91,6 +91,8 @@ impl Segment {
     ///
     /// - `nearest`: holds what larger segments had to offer.
     ///
+    /// Returns whether the scratch knows where a walk ended.
+    ///
     /// # Errors
     /// `Corrupt` where the ids or vectors that it needs are; codes and links are only ways to find these, and a scan replaces them.
     pub(crate) fn search(
@@ -100,11 +102,10 @@ impl Segment {
         deleted: &RoaringBitmap,
         scratch: &mut Scratch,
         nearest: &mut Nearest,
-    ) -> Result<()> {
-        let Some(eligible) = self.eligible(search.allowed, deleted)? else { return Ok(()) };
+    ) -> Result<bool> {
+        let Some(eligible) = self.eligible(search.allowed, deleted)? else { return Ok(false) };
         // A graph that cannot be read is no answer, and no reason not to give one: what is damaged is known by now.
-        let is_walked = self.has_graph() && !self.has_old_graph();
-        let graph = is_walked.then(|| self.graph().ok()).flatten();
+        let graph = self.is_walked().then(|| self.graph().ok()).flatten();
         if let Some(graph) = graph
             && let Some(width) = width_of(&graph, search)
         {
@@ -114,7 +115,7 @@ impl Segment {
                 Some(within) => walk.within(within, nearest, scratch)?,
             };
             if is_answered {
-                return Ok(());
+                return Ok(true);
             }
         }
         match eligible.allowed {
@@ -133,11 +134,11 @@ impl Segment {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// `None` where no row counts.
-    fn eligible<'a>(
+    pub(super) fn eligible<'a>(
         &'a self,
         allowed: Option<&'a RoaringTreemap>,
         deleted: &'a RoaringBitmap,
@@ -157,7 +158,7 @@ impl Segment {
     }
 
     /// Rows and the distances of what is kept of them, under their ids.
-    fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
+    pub(super) fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
         let ids = self.bytes.unchecked(self.sections.ids.clone()).as_chunks::<8>().0;
         for row in rows {
             self.check_row(*row)?;

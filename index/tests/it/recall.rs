@@ -37,6 +37,30 @@ fn recall(index: &Index, queries: &[Vec<f32>], search: &Search<'_>) -> f64 {
 }
 
 #[test]
+fn what_is_sealed_beside_a_large_segment_is_found_as_well() {
+    let folder = tempdir().unwrap();
+    let (mut index, vectors, queries) = indexed(folder.path(), 5_300);
+    let more = clustered(5, vectors.len() + 200 + 900, DIMENSIONS).split_off(vectors.len() + 200);
+    let search = Search { k: 10, effort: Effort::Recall(0.95), ..Search::default() };
+    // Too few for a graph, then enough for one.
+    for (sealed, count) in [(2, 300), (3, 600)] {
+        let ids = (10_000 * sealed..).take(count);
+        for (id, vector) in ids.clone().zip(&more[more.len() - count..]) {
+            index.add(id, vector).unwrap();
+        }
+        index.seal(sealed).unwrap();
+        index.settle().unwrap();
+        let all = recall(&index, &queries, &search);
+        assert!(all >= 0.93, "recall {all} beside {count}");
+        let lost = ids.zip(&more[more.len() - count..]).filter(|(id, vector)| {
+            let itself = index.search(vector, &Search { k: 1, ..search }).unwrap()[0];
+            itself.distance > 1e-6 && itself.id != *id
+        });
+        assert_eq!(lost.count(), 0, "vectors that do not find themselves beside {count}");
+    }
+}
+
+#[test]
 fn the_graph_finds_what_an_exact_search_finds() {
     let folder = tempdir().unwrap();
     // More than the builder inserts one by one.

@@ -22,9 +22,10 @@ const AWAKE: Duration = Duration::from_micros(200);
 ///
 /// Half of the vectors are indexed first, the others are added meanwhile. Queries come at a fixed rate, a share of what one thread can answer,
 /// whether the one before was answered or not; a latency counts from when its query was due (an open loop, so that a stall is seen by all who
-/// wait for it).
+/// wait for it). Rounds take turns, since a machine is not always as fast: what one thread can answer, asking alone, asking while vectors are
+/// added, and a pause until all of them are merged.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  vultus bench serving --generate faces --count 200000 --inserts 2000")]
+#[command(after_help = "Example:\n  vultus bench serving --generate faces --count 400000 --inserts 200")]
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
@@ -38,17 +39,23 @@ pub(super) struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.7)]
     load: f64,
     /// Vectors added a second
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     inserts: u32,
     /// Vectors that readers come to see together
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Batches between two seals
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     seal_every: u32,
-    /// Seconds that each of the two runs takes
+    /// Seconds that a round asks alone, and then while vectors are added
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
+    /// Rounds
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Share of the time that a merge works in
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    merge_share: f32,
 }
 
 /// What was found.
@@ -59,13 +66,14 @@ struct Report {
     data: String,
     vectors_before: usize,
     vectors_after: usize,
+    /// In the mean over the rounds.
     queries_per_second: f64,
     /// Answers came this much later than they were due, with nobody writing.
     idle_us: Latency,
     writing_us: Latency,
     p99_ratio: f64,
     seals: u64,
-    /// Of which some may have gone on after the run.
+    /// Put in place by one of these; pauses have others.
     merges: u64,
     merge_failure: Option<String>,
 }
@@ -78,35 +86,45 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     let folder = tempfile::tempdir().context("a temporary folder for the index")?;
     measure::build(folder.path(), &vectors, Kept::F32)?;
     // Whoever serves keeps a core for that.
-    let options = Options { dimensions: vectors.dimensions(), merge_threads: 1, ..Options::default() };
+    let (merge_threads, merge_share) = (1, args.merge_share);
+    let options = Options { dimensions: vectors.dimensions(), merge_threads, merge_share, ..Options::default() };
     let mut index = Index::open(folder.path(), options)?;
     let search = Search { k: usize::from(args.k), effort: Effort::Recall(args.recall), ..Search::default() };
     let reader = index.reader();
-    let capacity = capacity(&reader, &queries, &search)?;
-    let load = Load { queries: &queries, search, every: Duration::from_secs_f64(1.0 / (args.load * capacity)) };
-
     let run = Duration::from_secs(u64::from(args.seconds));
-    let idle = load.latencies(&reader, run)?;
-    let is_done = AtomicBool::new(false);
-    let (writing, written) = thread::scope(|scope| {
-        let writer = scope.spawn(|| write(&mut index, vectors.count() as u64, &more, args, &is_done));
-        let writing = load.latencies(&reader, run);
-        is_done.store(true, Relaxed);
-        (writing, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    });
-    let (idle, writing, seals) = (Latency::of(idle), Latency::of(writing?), written?);
+    let mut writes = Writes { vectors: &more, first_id: vectors.count() as u64, added: 0, seals: 0, args };
+    let (mut idle, mut writing, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    let mut merges = 0;
+    for _ in 0..args.rounds {
+        let rate = args.load * capacity(&reader, &queries, &search)?;
+        let load = Load { queries: &queries, search, every: Duration::from_secs_f64(1.0 / rate) };
+        rates.push(rate);
+        idle.extend(load.latencies(&reader, run)?);
+        let (is_done, merges_before) = (AtomicBool::new(false), index.merges());
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| writes.go_on(&mut index, &is_done));
+            let latencies = load.latencies(&reader, run);
+            is_done.store(true, Relaxed);
+            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            writing.extend(latencies?);
+            anyhow::Ok(())
+        })?;
+        merges += index.merges() - merges_before;
+        index.settle()?;
+    }
+    let (idle, writing) = (Latency::of(idle), Latency::of(writing));
     let report = Report {
         vultus: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu(),
         data: name,
         vectors_before: vectors.count(),
         vectors_after: index.count(),
-        queries_per_second: args.load * capacity,
+        queries_per_second: rates.iter().sum::<f64>() / rates.len() as f64,
         p99_ratio: writing.p99 / idle.p99,
         idle_us: idle,
         writing_us: writing,
-        seals,
-        merges: index.merges(),
+        seals: writes.seals,
+        merges,
         merge_failure: index.merge_failure().map(str::to_owned),
     };
     if common.json { Ok(output::json(out, &report)?) } else { report.describe(out) }
@@ -152,27 +170,39 @@ fn wait_until(due: Instant) {
     }
 }
 
-/// Adds vectors at a steady rate, and seals them, until it is told to end or there are no more; returns how often it sealed.
-fn write(index: &mut Index, first_id: u64, more: &Vectors, args: &Args, is_done: &AtomicBool) -> anyhow::Result<u64> {
-    let begin = Instant::now();
-    let mut seals = 0;
-    for (at, vector) in (0u32..).zip(more.rows()) {
-        index.add(first_id + u64::from(at), vector)?;
-        let added = at + 1;
-        if !added.is_multiple_of(args.batch) {
-            continue;
+/// Vectors that are added at a steady rate.
+struct Writes<'a> {
+    vectors: &'a Vectors,
+    /// Of the first of them.
+    first_id: u64,
+    added: u32,
+    seals: u64,
+    args: &'a Args,
+}
+
+impl Writes<'_> {
+    /// Adds and seals until it is told to end, or there are no more.
+    fn go_on(&mut self, index: &mut Index, is_done: &AtomicBool) -> anyhow::Result<()> {
+        let Args { inserts, batch, seal_every, .. } = self.args;
+        let (begin, before) = (Instant::now(), self.added);
+        for vector in self.vectors.rows().skip(before as usize) {
+            index.add(self.first_id + u64::from(self.added), vector)?;
+            self.added += 1;
+            if !self.added.is_multiple_of(*batch) {
+                continue;
+            }
+            index.publish();
+            if self.added.is_multiple_of(batch.saturating_mul(*seal_every)) {
+                index.seal(index.sequence() + 1)?;
+                self.seals += 1;
+            }
+            wait_until(begin + Duration::from_secs_f64(f64::from(self.added - before) / f64::from(*inserts)));
+            if is_done.load(Relaxed) {
+                break;
+            }
         }
-        index.publish();
-        if added.is_multiple_of(args.batch.saturating_mul(args.seal_every)) {
-            index.seal(index.sequence() + 1)?;
-            seals += 1;
-        }
-        wait_until(begin + Duration::from_secs_f64(f64::from(added) / f64::from(args.inserts)));
-        if is_done.load(Relaxed) {
-            break;
-        }
+        Ok(())
     }
-    Ok(seals)
 }
 
 impl Report {

@@ -31,13 +31,15 @@ pub(super) struct Merge {
     number: u64,
     stop: Stop,
     /// `None` comes back where nothing was left; being told to stop is an error.
-    thread: Option<JoinHandle<Result<Option<Segment>>>>,
+    thread: Option<JoinHandle<Result<Option<Live>>>>,
 }
 
 /// What a merge reads, writes and may take.
 pub(super) struct Job {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) sources: Vec<Live>,
+    /// What a bridge to the outcome is built from; `None` where it is a source.
+    pub(super) largest: Option<Live>,
     /// Of the file that it writes.
     pub(super) number: u64,
     pub(super) dimensions: usize,
@@ -45,6 +47,8 @@ pub(super) struct Job {
     pub(super) kept: Kept,
     /// As many as there are where this is zero.
     pub(super) threads: usize,
+    /// Of the time that they work in.
+    pub(super) share: f32,
     /// Rows that are inserted before it keeps again how far it is, or more.
     pub(super) kept_every: usize,
 }
@@ -59,7 +63,7 @@ impl Merge {
     /// # Errors
     /// `Io` where no thread can be started.
     pub(super) fn start(job: Job) -> Result<Self> {
-        let stop = Stop::default();
+        let stop = Stop::new(job.share);
         let (sources, number, path) = (job.sources.clone(), job.number, job.storage.path().to_owned());
         let until = stop.clone();
         let thread = thread::Builder::new().name("merge".into()).spawn(move || job.run(&until));
@@ -86,8 +90,8 @@ impl Merge {
     /// What kept it from writing the file: `Corrupt` sources, `Io`.
     pub(super) fn outcome(mut self) -> Result<Outcome> {
         let sources = std::mem::take(&mut self.sources);
-        let segment = self.thread.take().map_or(Ok(None), join)?;
-        Ok(Outcome { merged: segment.map(|segment| Live::new(self.number, segment, RoaringBitmap::new())), sources })
+        let merged = self.thread.take().map_or(Ok(None), join)?;
+        Ok(Outcome { merged, sources })
     }
 }
 
@@ -100,18 +104,18 @@ impl Drop for Merge {
 }
 
 /// A panic of the merge goes on in whoever asks for its outcome.
-fn join(thread: JoinHandle<Result<Option<Segment>>>) -> Result<Option<Segment>> {
+fn join(thread: JoinHandle<Result<Option<Live>>>) -> Result<Option<Live>> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 impl Job {
-    fn run(self, stop: &Stop) -> Result<Option<Segment>> {
+    fn run(self, stop: &Stop) -> Result<Option<Live>> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
         let pool = pool.map_err(|error| Error::io(self.storage.path())(io::Error::other(error)))?;
         pool.install(|| self.write(stop))
     }
 
-    fn write(&self, stop: &Stop) -> Result<Option<Segment>> {
+    fn write(&self, stop: &Stop) -> Result<Option<Live>> {
         let vectors = self.sources.iter().map(|source| source.segment.vectors());
         let vectors: Vec<Cow<'_, [f32]>> = vectors.collect::<Result<_>>()?;
         let mut rows: Vec<Row<'_>> = Vec::new();
@@ -135,7 +139,12 @@ impl Job {
         let stamp = segment::write(&*self.storage, self.number, &rows, layout, progress, stop)?;
         let segment = Segment::open(&*self.storage, self.number, stamp, self.dimensions)?;
         segment.warm_up()?;
-        Ok(Some(segment))
+        let mut merged = Live::new(self.number, segment, RoaringBitmap::new());
+        if let Some(largest) = &self.largest {
+            merged.reach_from(largest.number);
+            merged.build_bridge(largest, stop);
+        }
+        Ok(Some(merged))
     }
 }
 

@@ -131,7 +131,7 @@ impl Layer {
             .par_iter()
             .map_init(Buffers::default, |buffers, row| {
                 // Then the layer is good for nothing, and nobody gets it.
-                if stop.is_set() {
+                if stop.check().is_err() {
                     return [NONE; SLOTS_MAX];
                 }
                 let seeds = seeds(self, *row, &mut buffers.scratch);

@@ -1,0 +1,312 @@
+//! Ways from the rows of a large segment to those of a small one, so that a search need not begin anew in each.
+//!
+//! A walk of the large segment ends among its rows that are nearest to the query. A row of the small one that is near the query is near to some of these,
+//! too. So each is reached from its piers, the rows of the large segment that are nearest to it, and what is reached from several of the rows where
+//! a walk ended is compared by its vector. Others are rarely near: of those that are reached from one alone there are twice as many as of all the
+//! others, and few of them are answers.
+//!
+//! In memory only, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
+
+use roaring::{RoaringBitmap, RoaringTreemap};
+
+use super::Segment;
+use crate::graph::{Reach, Scratch, Trusted};
+use crate::kernel::prefetch;
+use crate::nearest::{Found, Nearest};
+use crate::sieve::Query;
+use crate::stop::Stop;
+use crate::{Effort, Result, Search};
+
+/// Rows of the large segment that each is reached from, and from how many of them it must be.
+const PIERS: usize = 32;
+const REACHED_MIN: u8 = 2;
+/// Of fewer ends, hardly any two lead to the same row.
+const ENDS_MIN: usize = 8;
+/// A scan of fewer rows takes no longer.
+const ROWS_MIN: usize = 128;
+/// Ways are kept in groups of about so many: a line of the cache.
+const GROUP: usize = 8;
+/// Rows that are looked for when it is measured what is found, at most; what the walks of the large segment aim at then, and the least share of the
+/// nearest in the small one that must be found. Few of the answers are from there.
+const QUERIES: usize = 256;
+const RECALL: f32 = 0.95;
+const FOUND_MIN: f64 = 0.8;
+
+/// From one segment to another.
+pub(crate) struct Bridge {
+    /// Of the small segment.
+    rows: usize,
+    /// Pairs of a pier and a row that is reached from there, in order.
+    ways: Vec<[u32; 2]>,
+    /// Where the ways from piers begin that are alike but for so many of their lowest bits, and where the last of them end.
+    starts: Vec<u32>,
+    bits: u32,
+}
+
+/// Where a walk ended, and room for what is reached from there.
+#[derive(Default)]
+pub(crate) struct Ends {
+    rows: Vec<u32>,
+    /// What is reached, as often as it is.
+    reached: Vec<u32>,
+    /// How often each row was, and zero between two searches.
+    times: Vec<u8>,
+    /// What was reached often enough, each once.
+    near: Vec<u32>,
+}
+
+impl Bridge {
+    /// `None` where a bridge would not help or would not find enough, and where it was to stop.
+    ///
+    /// - `from`: what is walked; the larger one.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub(crate) fn new(from: &Segment, to: &Segment, stop: &Stop) -> Result<Option<Self>> {
+        // Of what was not compared with its checksums yet, nothing is known.
+        let pays = to.count() >= ROWS_MIN && from.count() > to.count() && from.is_walked() && from.bytes.is_all_sound();
+        if !pays {
+            return Ok(None);
+        }
+        let (graph, quantiser, vectors) = (from.graph()?, from.quantiser()?, to.vectors()?);
+        let codes = from.bytes.unchecked(from.sections.codes.clone());
+        let mut scratch = Scratch::default();
+        let mut ways = Vec::with_capacity(PIERS * to.count());
+        for (row, vector) in (0u32..).zip(vectors.chunks_exact(to.header.dimensions as usize)) {
+            if stop.check().is_err() {
+                return Ok(None);
+            }
+            let query = quantiser.query(vector);
+            let Ok(piers) = graph.search(&query, codes, None, &Reach::width(PIERS), &mut scratch, &Trusted);
+            ways.extend(piers.iter().map(|pier| [pier.row(), row]));
+        }
+        ways.sort_unstable();
+        let bits = (from.count() * GROUP / ways.len().max(1)).max(1).ilog2();
+        let groups = ((from.count() - 1) >> bits) as u32 + 1;
+        let starts = (0..=groups).map(|group| ways.partition_point(|[pier, _]| pier >> bits < group) as u32).collect();
+        let bridge = Self { rows: to.count(), ways, starts, bits };
+        Ok(bridge.finds_enough(from, to, &mut scratch, stop)?.then_some(bridge))
+    }
+
+    /// Asks for what is read first.
+    pub(crate) fn prefetch(&self, ends: &Ends) {
+        ends.rows.iter().for_each(|row| prefetch(self.ways(*row)));
+    }
+
+    /// Offers the rows that are allowed and not deleted, under their ids, as far as they are reached.
+    ///
+    /// # Errors
+    /// `Corrupt` where the ids or vectors that it needs are.
+    pub(crate) fn search(
+        &self,
+        to: &Segment,
+        query: &Query<'_>,
+        allowed: Option<&RoaringTreemap>,
+        deleted: &RoaringBitmap,
+        ends: &mut Ends,
+        nearest: &mut Nearest,
+    ) -> Result<()> {
+        let Some(eligible) = to.eligible(allowed, deleted)? else { return Ok(()) };
+        self.reach(ends);
+        ends.near.retain(|row| eligible.contains(*row));
+        to.compare(query.vector, &ends.near)?.into_iter().for_each(|found| {
+            nearest.offer(found);
+        });
+        Ok(())
+    }
+
+    /// The ways from a pier, and from some beside it.
+    fn ways(&self, pier: u32) -> &[[u32; 2]] {
+        let group = (pier >> self.bits) as usize;
+        let [start, end] = [0, 1].map(|more| self.starts[group + more] as usize);
+        &self.ways[start..end]
+    }
+
+    /// Finds what is near: without a branch for each row, since nothing foresees which that are.
+    fn reach(&self, ends: &mut Ends) {
+        let Ends { rows, reached, times, near } = ends;
+        let mut count = 0;
+        for end in rows {
+            let ways = self.ways(*end);
+            reached.resize(reached.len().max(count + ways.len()), 0);
+            for [pier, row] in ways {
+                reached[count] = *row;
+                count += usize::from(pier == end);
+            }
+        }
+        let reached = &reached[..count];
+        times.resize(times.len().max(self.rows), 0);
+        near.resize(count + 1, 0);
+        let mut count = 0;
+        for row in reached {
+            let times = &mut times[*row as usize];
+            *times = times.saturating_add(1);
+            near[count] = *row;
+            count += usize::from(*times == REACHED_MIN);
+        }
+        near.truncate(count);
+        reached.iter().for_each(|row| times[*row as usize] = 0);
+    }
+
+    /// Whether enough is found of what is nearer to rows of `to` than the ten nearest rows of `from`.
+    fn finds_enough(&self, from: &Segment, to: &Segment, scratch: &mut Scratch, stop: &Stop) -> Result<bool> {
+        let search = Search { effort: Effort::Recall(RECALL), ..Search::default() };
+        let (kept, none, mut ends) = (to.kept()?, RoaringBitmap::new(), Ends::default());
+        let (mut found, mut all) = (0, 0);
+        for row in (0..self.rows).step_by(self.rows.div_ceil(QUERIES)) {
+            let vector = to.vector(row as u32)?;
+            let mut nearest = Nearest::new(search.k, f32::INFINITY);
+            let is_walked = from.search(&Query::new(&vector), &search, &none, scratch, &mut nearest)?;
+            if !is_walked || stop.check().is_err() {
+                return Ok(false);
+            }
+            let [mut of_near, mut of_all] = [(); 2].map(|()| Nearest::new(search.k, nearest.bound()));
+            ends.set(scratch);
+            self.reach(&mut ends);
+            let near = ends.near.iter().zip(kept.distances(&vector, &ends.near));
+            for (near, distance) in near.filter(|(near, _)| **near as usize != row) {
+                of_near.offer(Found { distance, key: u64::from(*near) });
+            }
+            kept.scan(&vector, self.rows, &mut of_all, |at| (at != row).then_some(at as u64));
+            found += of_near.into_sorted().len();
+            all += of_all.into_sorted().len();
+        }
+        Ok(f64::from(found as u32) >= FOUND_MIN * f64::from(all as u32))
+    }
+}
+
+impl Ends {
+    /// Where the last walk ended; whether that is enough to go on from.
+    pub(crate) fn set(&mut self, scratch: &Scratch) -> bool {
+        self.rows.clear();
+        self.rows.extend(scratch.found().iter().map(|entry| entry.row()));
+        self.rows.len() >= ENDS_MIN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::super::{Layout, Row, write};
+    use super::*;
+    use crate::graph::Progress;
+    use crate::storage::Disk;
+    use crate::{Kept, kernel};
+
+    const DIMENSIONS: usize = 16;
+
+    /// Vectors of a few dozen people.
+    fn vectors(count: usize, seed: u64) -> Vec<Vec<f32>> {
+        let mut of_people = ChaCha8Rng::seed_from_u64(1);
+        let people: Vec<Vec<f32>> =
+            (0..40).map(|_| (0..DIMENSIONS).map(|_| of_people.random_range(-1.0..1.0)).collect()).collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut vector = |at: usize| {
+            let mut vector: Vec<f32> = people[at % 40].iter().map(|x| x + rng.random_range(-0.7..0.7)).collect();
+            let length = kernel::dot(&vector, &vector).sqrt();
+            vector.iter_mut().for_each(|x| *x /= length);
+            vector
+        };
+        (0..count).map(&mut vector).collect()
+    }
+
+    /// A segment with a graph or without, whose ids begin at `first`.
+    fn segment(disk: &Disk, number: u64, first: u64, vectors: &[Vec<f32>], graph: Option<Kept>) -> Segment {
+        let rows: Vec<Row<'_>> = (first..).zip(vectors).map(|(id, vector)| Row { id, vector }).collect();
+        let layout = Layout { dimensions: DIMENSIONS, graph, sequences: [0, 1] };
+        let stamp = write(disk, number, &rows, layout, Progress::NONE, &Stop::default()).unwrap();
+        let segment = Segment::open(disk, number, stamp, DIMENSIONS).unwrap();
+        segment.warm_up().unwrap();
+        segment
+    }
+
+    fn segments(graph: Option<Kept>) -> (tempfile::TempDir, [Segment; 2]) {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path()).unwrap();
+        let large = segment(&disk, 1, 0, &vectors(4000, 2), Some(Kept::F32));
+        let small = segment(&disk, 2, 10_000, &vectors(400, 3), graph);
+        (folder, [large, small])
+    }
+
+    /// Of the ids that are found in the small segment and those that are to be found, how many there are.
+    fn found(bridge: &Bridge, [large, small]: &[Segment; 2], queries: &[Vec<f32>]) -> [usize; 2] {
+        let (mut scratch, mut ends, none) = (Scratch::default(), Ends::default(), RoaringBitmap::new());
+        let search = Search { effort: Effort::Recall(RECALL), ..Search::default() };
+        let exact = Search { effort: Effort::Exact, ..search };
+        let mut counts = [0, 0];
+        for query in queries.iter().map(|vector| Query::new(vector)) {
+            let mut nearest = Nearest::new(10, f32::INFINITY);
+            assert!(large.search(&query, &search, &none, &mut scratch, &mut nearest).unwrap());
+            let mut all = nearest.clone();
+            ends.set(&scratch);
+            bridge.search(small, &query, None, &none, &mut ends, &mut nearest).unwrap();
+            small.search(&query, &exact, &none, &mut scratch, &mut all).unwrap();
+            let [reached, all] = [nearest, all].map(|nearest| -> Vec<u64> {
+                nearest.into_sorted().iter().map(|found| found.key).filter(|key| *key >= 10_000).collect()
+            });
+            assert!(reached.windows(2).all(|pair| pair[0] != pair[1]), "{reached:?}");
+            counts[0] += all.iter().filter(|id| reached.contains(id)).count();
+            counts[1] += all.len();
+        }
+        counts
+    }
+
+    #[test]
+    fn most_of_a_small_segment_that_is_near_is_reached_from_a_large_one() {
+        for graph in [None, Some(Kept::F32), Some(Kept::Codes)] {
+            let (_folder, segments) = segments(graph);
+            let bridge = Bridge::new(&segments[0], &segments[1], &Stop::default()).unwrap().unwrap();
+            let [reached, all] = found(&bridge, &segments, &vectors(200, 4));
+            assert!(all > 100 && reached * 10 >= all * 9, "{reached} of {all}");
+        }
+    }
+
+    #[test]
+    fn what_is_deleted_or_not_allowed_is_not_offered() {
+        let (_folder, [large, small]) = segments(None);
+        let bridge = Bridge::new(&large, &small, &Stop::default()).unwrap().unwrap();
+        let deleted: RoaringBitmap = (0..400).filter(|row| row % 2 == 0).collect();
+        let allowed: RoaringTreemap = (10_000..10_400).filter(|id| id % 3 == 0).collect();
+        let (mut scratch, mut ends, mut offered) = (Scratch::default(), Ends::default(), 0);
+        for vector in &vectors(100, 5) {
+            let query = Query::new(vector);
+            let mut nearest = Nearest::new(10, f32::INFINITY);
+            large.search(&query, &Search::default(), &RoaringBitmap::new(), &mut scratch, &mut nearest).unwrap();
+            ends.set(&scratch);
+            let mut nearest = Nearest::new(10, f32::INFINITY);
+            bridge.search(&small, &query, Some(&allowed), &deleted, &mut ends, &mut nearest).unwrap();
+            for found in nearest.into_sorted() {
+                assert!(allowed.contains(found.key) && !deleted.contains((found.key - 10_000) as u32));
+                offered += 1;
+            }
+        }
+        assert!(offered > 50, "{offered}");
+    }
+
+    #[test]
+    fn what_finds_too_little_is_known_to() {
+        let (_folder, [large, small]) = segments(None);
+        let mut bridge = Bridge::new(&large, &small, &Stop::default()).unwrap().unwrap();
+        let mut scratch = Scratch::default();
+        assert!(bridge.finds_enough(&large, &small, &mut scratch, &Stop::default()).unwrap());
+        bridge.ways.iter_mut().for_each(|[_, row]| *row = (*row + 1) % 400);
+        assert!(!bridge.finds_enough(&large, &small, &mut scratch, &Stop::default()).unwrap());
+    }
+
+    #[test]
+    fn none_is_built_where_it_does_not_pay_or_is_not_wanted_any_more() {
+        let (folder, [large, small]) = segments(None);
+        let stop = Stop::default();
+        stop.set();
+        assert!(Bridge::new(&large, &small, &stop).unwrap().is_none());
+        // Nothing to walk, and nothing to go to.
+        assert!(Bridge::new(&small, &large, &Stop::default()).unwrap().is_none());
+        let disk = Disk::open(folder.path()).unwrap();
+        let few = segment(&disk, 3, 0, &vectors(ROWS_MIN - 1, 6), None);
+        assert!(Bridge::new(&large, &few, &Stop::default()).unwrap().is_none());
+    }
+}
