@@ -36,8 +36,9 @@ impl Default for Stop {
 impl Stop {
     /// - `share`: of the time that each thread may work in, up to 1.
     pub(crate) fn new(share: f32) -> Self {
-        // As low for what is no number.
-        Self { is_set: Arc::default(), share: share.max(SHARE_MIN).min(1.0) }
+        // The least for what is no number, too.
+        let share = if share > SHARE_MIN { share.min(1.0) } else { SHARE_MIN };
+        Self { is_set: Arc::default(), share }
     }
 
     pub(crate) fn set(&self) {

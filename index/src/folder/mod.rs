@@ -347,11 +347,11 @@ impl Index {
         Ok(())
     }
 
-    /// Builds bridges to all that no merge reads.
+    /// Builds bridges to what lacks one, but for what is about to get a graph: a merge of so much takes no longer.
     fn begin_bridges(&mut self) {
         let Some((largest, others)) = self.state.segments.split_first() else { return };
-        let is_busy = |live: &Live| self.merge.as_ref().is_some_and(|merge| merge.reads(live.number));
-        let missing = others.iter().filter(|live| live.lacks_bridge() && !is_busy(live)).cloned().collect();
+        let stays = |live: &Live| live.segment.has_graph() || live.segment.count() < self.options.graph_vectors_min;
+        let missing = others.iter().filter(|live| live.lacks_bridge() && stays(live)).cloned().collect();
         self.bridges = Bridges::start(largest.clone(), missing, self.options.merge_share);
     }
 
