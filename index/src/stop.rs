@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 /// Who is to leave time to others rests once it worked for so long. Short, so that what waits meanwhile does not become many.
 const WORK: Duration = Duration::from_micros(500);
+/// However long it worked, it rests as if that had been so long at most: nobody who waits for its end waits for more.
+const WORK_MAX: Duration = Duration::from_millis(20);
 /// The least share of the time that is worked in.
-const SHARE_MIN: f32 = 0.01;
+const SHARE_MIN: f32 = 0.05;
 
 thread_local! {
     /// Since when this thread works.
@@ -58,7 +60,7 @@ impl Stop {
             let (now, since) = (Instant::now(), SINCE.get());
             let worked = now - since.unwrap_or(now);
             if worked >= WORK {
-                thread::sleep(worked.mul_f32(1.0 / self.share - 1.0));
+                thread::sleep(worked.min(WORK_MAX).mul_f32(1.0 / self.share - 1.0));
             }
             if since.is_none() || worked >= WORK {
                 SINCE.set(Some(Instant::now()));

@@ -46,9 +46,12 @@ impl Live {
         self.bridged.as_ref().is_some_and(|bridged| bridged.bridge.get().is_none())
     }
 
-    /// Builds the bridge that it is to be reached by, for all clones.
+    /// Builds the bridge that it is to be reached by, for all clones; later where the other was not compared with its checksums yet.
     pub(super) fn build_bridge(&self, from: &Self, stop: &Stop) {
         let Some(bridged) = self.bridged.as_ref().filter(|bridged| bridged.from == from.number) else { return };
+        if !from.segment.is_all_sound() {
+            return;
+        }
         // What cannot be read is met by searches, too.
         let bridge = Bridge::new(&from.segment, &self.segment, stop).unwrap_or_default();
         if !stop.is_set() {

@@ -115,6 +115,11 @@ impl Segment {
         self.sieve().map(drop)
     }
 
+    /// Whether all of it was compared with its checksums, and is as it was written.
+    pub(crate) fn is_all_sound(&self) -> bool {
+        self.bytes.is_all_sound()
+    }
+
     /// What is known to be damaged, in words; empty where nothing is.
     pub(crate) fn damage(&self) -> Vec<Error> {
         let mut found: Vec<Error> = self.bytes.damaged().map(|range| self.corrupt(Damaged(range))).collect();
