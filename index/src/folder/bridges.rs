@@ -48,7 +48,7 @@ mod tests {
 
     const DIMENSIONS: usize = 16;
 
-    /// Adds unit vectors of forty people, and waits until all is in place.
+    /// Adds unit vectors around forty centres, and waits until all is in place.
     fn add(index: &mut Index, ids: std::ops::Range<u64>) {
         for id in ids.clone() {
             let wave = |of: u64, at: usize| ((of + 1) as f32 * 1.7 * (at as f32 + 1.3)).sin();

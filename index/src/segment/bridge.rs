@@ -198,14 +198,14 @@ mod tests {
 
     const DIMENSIONS: usize = 16;
 
-    /// Vectors of a few dozen people.
+    /// Vectors around a few dozen centres.
     fn vectors(count: usize, seed: u64) -> Vec<Vec<f32>> {
-        let mut of_people = ChaCha8Rng::seed_from_u64(1);
-        let people: Vec<Vec<f32>> =
-            (0..40).map(|_| (0..DIMENSIONS).map(|_| of_people.random_range(-1.0..1.0)).collect()).collect();
+        let mut of_centres = ChaCha8Rng::seed_from_u64(1);
+        let centres: Vec<Vec<f32>> =
+            (0..40).map(|_| (0..DIMENSIONS).map(|_| of_centres.random_range(-1.0..1.0)).collect()).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut vector = |at: usize| {
-            let mut vector: Vec<f32> = people[at % 40].iter().map(|x| x + rng.random_range(-0.7..0.7)).collect();
+            let mut vector: Vec<f32> = centres[at % 40].iter().map(|x| x + rng.random_range(-0.7..0.7)).collect();
             let length = kernel::dot(&vector, &vector).sqrt();
             vector.iter_mut().for_each(|x| *x /= length);
             vector
