@@ -2,8 +2,7 @@
 //!
 //! A walk of the large segment ends among its rows that are nearest to the query. A row of the small one that is near the query is near to some of these,
 //! too. So each is reached from its piers, the rows of the large segment that are nearest to it, and what is reached from several of the rows where
-//! a walk ended is compared by its vector. Others are rarely near: of those that are reached from one alone there are twice as many as of all the
-//! others, and few of them are answers.
+//! a walk ended is compared by its vector. What only one of them leads to is more than that, and rarely near.
 //!
 //! In memory only, some 256 bytes for each row, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
 
