@@ -81,7 +81,7 @@ pub struct Options {
     /// Threads that a merge works with; 0 for as many as there are cores.
     pub merge_threads: usize,
     /// Share of the time that each of these works in, .05 to 1: where others answer on the same cores, a merge that takes all of one makes them
-    /// wait.
+    /// wait. All of it once somebody waits for the end ([`Index::settle`]).
     pub merge_share: f32,
     /// Vectors, or a fourth of all where that is more, that a merge inserts into a graph before it writes how far it is: one that is cut off goes on from there
     /// when the folder is open again, and not from the beginning. What it writes is 128 bytes for each vector of the merge.

@@ -22,6 +22,8 @@ thread_local! {
 #[derive(Clone)]
 pub(crate) struct Stop {
     is_set: Arc<AtomicBool>,
+    /// Whether somebody waits for the end: then there is no rest.
+    is_hurried: Arc<AtomicBool>,
     share: f32,
 }
 
@@ -40,11 +42,16 @@ impl Stop {
     pub(crate) fn new(share: f32) -> Self {
         // The least for what is no number, too.
         let share = if share > SHARE_MIN { share.min(1.0) } else { SHARE_MIN };
-        Self { is_set: Arc::default(), share }
+        Self { is_set: Arc::default(), is_hurried: Arc::default(), share }
     }
 
     pub(crate) fn set(&self) {
         self.is_set.store(true, Relaxed);
+    }
+
+    /// No rest from now on.
+    pub(crate) fn hurry(&self) {
+        self.is_hurried.store(true, Relaxed);
     }
 
     pub(crate) fn is_set(&self) -> bool {
@@ -56,7 +63,7 @@ impl Stop {
         if self.is_set() {
             return Err(Stopped);
         }
-        if self.share < 1.0 {
+        if self.share < 1.0 && !self.is_hurried.load(Relaxed) {
             let (now, since) = (Instant::now(), SINCE.get());
             let worked = now - since.unwrap_or(now);
             if worked >= WORK {
@@ -83,6 +90,12 @@ mod tests {
         let before = Instant::now();
         assert_eq!(stop.check(), Ok(()));
         assert!(before.elapsed() >= 3 * WORK, "{:?}", before.elapsed());
+        stop.clone().hurry();
+        let before = Instant::now();
+        (0..100).for_each(|_| assert_eq!(stop.check(), Ok(())));
+        while before.elapsed() < 2 * WORK {}
+        let since = SINCE.get();
+        assert_eq!((stop.check(), SINCE.get()), (Ok(()), since), "it rested");
         stop.set();
         assert_eq!(stop.check(), Err(Stopped));
     }

@@ -50,7 +50,7 @@ impl View for Index {
     const FOLDER: &'static str = "index";
 
     fn open(folder: &Path) -> Result<Self> {
-        // The others answer meanwhile, and where two share a core, so do these: photos come slower than vectors are merged in any case.
+        // The others answer meanwhile, also where two CPUs are one core.
         let merge_threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let options = vultus_index::Options { merge_threads, merge_share: 0.3, ..vultus_index::Options::default() };
         Ok(Self::open(folder, options)?)

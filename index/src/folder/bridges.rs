@@ -27,6 +27,7 @@ impl Bridges {
     }
 
     pub(super) fn wait(&mut self) {
+        self.stop.hurry();
         // It has no outcome, and its panic would be ours.
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -6,6 +6,8 @@
 //!
 //! In memory only, some 256 bytes for each row, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
 
+use std::ops::RangeInclusive;
+
 use roaring::{RoaringBitmap, RoaringTreemap};
 
 use super::Segment;
@@ -21,8 +23,8 @@ const PIERS: usize = 32;
 const REACHED_MIN: u8 = 2;
 /// Of fewer ends, hardly any two lead to the same row.
 const ENDS_MIN: usize = 8;
-/// A scan of fewer rows takes no longer.
-const ROWS_MIN: usize = 128;
+/// A scan of fewer rows takes no longer, and the ways to more could not be counted in 32 bits.
+const ROWS: RangeInclusive<usize> = 128..=1 << 26;
 /// Ways are kept in groups of about so many: a line of the cache.
 const GROUP: usize = 8;
 /// Rows that are looked for when it is measured what is found, at most; what the walks of the large segment aim at then, and the least share of the
@@ -62,7 +64,7 @@ impl Bridge {
     /// # Errors
     /// `Corrupt`.
     pub(crate) fn new(from: &Segment, to: &Segment, stop: &Stop) -> Result<Option<Self>> {
-        let pays = to.count() >= ROWS_MIN && from.count() > to.count() && from.is_walked();
+        let pays = ROWS.contains(&to.count()) && from.count() > to.count() && from.is_walked();
         if !pays {
             return Ok(None);
         }
@@ -304,7 +306,7 @@ mod tests {
         // Nothing to walk, and nothing to go to.
         assert!(Bridge::new(&small, &large, &Stop::default()).unwrap().is_none());
         let disk = Disk::open(folder.path()).unwrap();
-        let few = segment(&disk, 3, 0, &vectors(ROWS_MIN - 1, 6), None);
+        let few = segment(&disk, 3, 0, &vectors(ROWS.start() - 1, 6), None);
         assert!(Bridge::new(&large, &few, &Stop::default()).unwrap().is_none());
     }
 }

@@ -84,11 +84,12 @@ impl Merge {
         self.sources.iter().any(|source| source.number == number)
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and lets nothing else keep it.
     ///
     /// # Errors
     /// What kept it from writing the file: `Corrupt` sources, `Io`.
     pub(super) fn outcome(mut self) -> Result<Outcome> {
+        self.stop.hurry();
         let sources = std::mem::take(&mut self.sources);
         let merged = self.thread.take().map_or(Ok(None), join)?;
         Ok(Outcome { merged, sources })
