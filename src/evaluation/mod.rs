@@ -14,5 +14,5 @@ pub use all_pairs::{AllPairs, all_pairs};
 pub use identification::{Identification, OpenSet, identification};
 pub use npz::write_npz;
 pub use pairs::{Pair, PairList};
-pub use shards::{Degradation, EmbedProgress, LabelledFace, Look, Missing, Photos, embed_shards};
+pub use shards::{Degradation, EmbedProgress, LabelledFace, Look, Missing, Photos, embed_shards, in_the_middle};
 pub use verification::{Mean, TrueAccept, Verification, verification};

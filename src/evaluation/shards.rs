@@ -166,7 +166,7 @@ fn embed(recognizer: &Recognizer, look: Look, photos: Vec<(String, Result<Vec<u8
 }
 
 /// The face whose middle is nearest to the photo's: whom a portrait shows, when others stand behind.
-fn in_the_middle(photo: &Photo, faces: Vec<FoundFace>) -> Option<FoundFace> {
+pub fn in_the_middle(photo: &Photo, faces: Vec<FoundFace>) -> Option<FoundFace> {
     let middle = [photo.width() as f32 / 2.0, photo.height() as f32 / 2.0];
     let off = |found: &FoundFace| {
         let [x, y] = found.face.bounds.center();

@@ -4,8 +4,8 @@
 //! and without mirroring its solution is one complex division.
 
 use super::{Bounds, Crop, Face, Landmarks};
-use crate::Photo;
-use crate::photo::sample::Similarity;
+use crate::photo::sample::{Similarity, warp};
+use crate::{Photo, Result};
 
 /// How a face becomes a crop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -21,17 +21,37 @@ pub enum Alignment {
 /// Side of the tight crop, in longer sides of the box.
 const TIGHT_SIDES: f32 = 1.1;
 
+/// Pixels of a side of a crop with a sixteenth of it as margin on both ends.
+const SIDE_WITH_MARGIN: usize = Crop::SIDE / 14 * 16;
+
 impl Alignment {
     /// Cuts one face out of its photo; what lies beyond the photo's edges continues its border pixels.
     ///
     /// Never fails: landmarks that determine no similarity (all equal, not finite) fall back to the box, and such a box
     /// to the whole photo.
     pub fn crop(self, photo: &Photo, face: &Face) -> Crop {
-        let map = match self {
+        Crop::cut(photo, &self.map(photo, face))
+    }
+
+    /// The same with a sixteenth of the side as margin all round, 128 x 128 pixels: what [`Crop::from_aligned`] reads, and training, which turns
+    /// and shifts crops, needs.
+    ///
+    /// # Errors
+    /// None that a photo or a face can cause: its pixels are as many as its sides say.
+    pub fn crop_with_margin(self, photo: &Photo, face: &Face) -> Result<Photo> {
+        let map = self.map(photo, face);
+        let margin = (SIDE_WITH_MARGIN - Crop::SIDE) as f32 / 2.0;
+        let wide = Similarity { origin: map.apply([-margin; 2]), ..map };
+        let side = SIDE_WITH_MARGIN as u32;
+        Photo::from_rgb(side, side, warp(photo, &wide, SIDE_WITH_MARGIN))
+    }
+
+    /// From the crop's pixels to the photo's.
+    fn map(self, photo: &Photo, face: &Face) -> Similarity {
+        match self {
             Self::Landmarks => from_landmarks(&face.landmarks).unwrap_or_else(|| from_bounds(photo, &face.bounds)),
             Self::Tight => from_bounds(photo, &face.bounds),
-        };
-        Crop::cut(photo, &map)
+        }
     }
 }
 

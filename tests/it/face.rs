@@ -50,6 +50,20 @@ fn an_aligned_face_is_found_where_the_template_has_it() {
     }
 }
 
+#[test]
+fn a_crop_with_margin_holds_the_crop_in_its_middle() {
+    let photo = portrait();
+    let face = only_face(&photo);
+    for alignment in [Alignment::Landmarks, Alignment::Tight] {
+        let wide = alignment.crop_with_margin(&photo, &face).unwrap();
+        assert_eq!((wide.width(), wide.height()), (128, 128));
+        let difference = mean_difference(&Crop::from_aligned(&wide), &alignment.crop(&photo, &face));
+        assert!(difference < 0.1, "{alignment:?}: {difference}");
+        let (corner, crop) = (&wide.pixels()[..3], alignment.crop(&photo, &face));
+        assert_ne!(corner, &crop.pixels()[..3], "{alignment:?}: the margin shows more of the photo");
+    }
+}
+
 /// The same picture, stored turned with a note that says so, must give the same crop.
 #[test]
 fn a_sideways_photo_gives_the_same_crop() {

@@ -67,7 +67,7 @@ const LINES_MAX: usize = 500;
 
 /// The most Rust files directly in a folder, and the folders that hold one file per thing of a kind.
 const FILES_MAX: usize = 9;
-const FILES_MORE: &[(&str, usize)] = &[("cli/src/commands", 16), ("tests/it", 16), ("index/tests/it", 16)];
+const FILES_MORE: &[(&str, usize)] = &[("cli/src/commands", 17), ("tests/it", 16), ("index/tests/it", 16)];
 
 /// One Rust file of the repository.
 struct Source {

@@ -1,5 +1,6 @@
 //! One subcommand a file: what it takes, what it does. Doc comments are the help.
 
+mod align;
 mod bench;
 mod check;
 mod cluster;
@@ -113,6 +114,7 @@ pub(crate) enum Command {
     Stats(stats::Args),
     Check(check::Args),
     Serve(serve::Args),
+    Align(align::Args),
     Train(train::Args),
     Quantise(quantise::Args),
     Eval(eval::Args),
@@ -155,6 +157,7 @@ impl Command {
             Self::Stats(args) => stats::run(args, common, out),
             Self::Check(args) => check::run(args, common, out),
             Self::Serve(args) => serve::run(args, common),
+            Self::Align(args) => align::run(args, common, out),
             Self::Train(args) => train::run(args, common),
             Self::Quantise(args) => quantise::run(args, common, out),
             Self::Eval(args) => eval::run(args, common, out),

@@ -137,8 +137,10 @@ fn a_question_to_a_gallery_that_is_not_there_starts_none() {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = folder();
-    let commands =
-        ["demo", "ingest", "identify", "verify", "cluster", "people", "forget", "stats", "serve", "train", "eval"];
+    let commands = [
+        "demo", "ingest", "identify", "verify", "cluster", "people", "forget", "stats", "serve", "align", "train",
+        "eval",
+    ];
     for command in commands {
         let output = run(&folder, &[command, "--help"]);
         let help = stdout(&output);

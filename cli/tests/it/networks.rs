@@ -1,6 +1,9 @@
 //! The program with real networks: numbers that it computes in, instructions that it uses, and networks that it trains.
 
+use vultus::Recognizer;
 use vultus::model::weights::Weights;
+use vultus::photo::Limits;
+use vultus::training::data::LabelledCrops;
 
 use super::*;
 
@@ -51,6 +54,57 @@ fn a_cpu_level_that_is_not_there_is_an_error() {
     assert_eq!(output.status.code(), Some(2));
     let expected = "VULTUS_CPU_LEVEL: \"avx9\": expected one of this CPU's levels:";
     assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+}
+
+#[test]
+fn photos_of_known_people_become_the_crops_that_training_reads() {
+    let folder = folder();
+    let shots = [("p00", "00"), ("p00", "01"), ("p01", "00")];
+    for (person, shot) in shots {
+        write(
+            &folder,
+            &format!("photos/{person}/{shot}.jpg"),
+            fs::read(sample(&format!("{person}/{shot}.jpg"))).unwrap(),
+        );
+    }
+    write(&folder, "photos/p01/wall.png", Photo::from_rgb(90, 80, vec![99; 90 * 80 * 3]).unwrap().to_jpeg(90).unwrap());
+    write(&folder, "photos/p01/rubbish.jpg", b"no photo");
+    let counts = |keep: &[&str]| {
+        let align = [&["align", "--photos", "photos", "--out", "crops.tar", "--json"], keep].concat();
+        let output = vultus(&folder, &align).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+        ["aligned", "kept", "without_face", "unreadable"].map(|key| counts[key].as_u64().unwrap())
+    };
+    assert_eq!(counts(&["--keep"]), [3, 1, 0, 1]);
+    assert_eq!(counts(&[]), [3, 0, 1, 1]);
+    let shard = folder.path().join("crops.tar");
+    assert!(!shard.with_extension("partial").exists());
+    let crops = LabelledCrops::read(&[shard], 0).unwrap();
+    let people: Vec<_> = crops.identities().iter().map(|person| (person.name.clone(), person.crops.len())).collect();
+    assert_eq!(people, [("p00".to_owned(), 2), ("p01".to_owned(), 1)]);
+    let recognizer = Recognizer::bundled().unwrap();
+    for (index, (person, shot)) in shots.into_iter().enumerate() {
+        let photo = crops.photo(index).unwrap();
+        assert_eq!((photo.width(), photo.height()), (128, 128));
+        let whole =
+            Photo::decode(&fs::read(sample(&format!("{person}/{shot}.jpg"))).unwrap(), &Limits::default()).unwrap();
+        let expected = recognizer.embedding(&whole).unwrap();
+        let found = &recognizer.embed(&[crops.crop(index).unwrap()]).unwrap()[0];
+        let distance = expected.distance(found);
+        assert!(distance < 0.05, "{person}/{shot}: {distance} from what the program embeds");
+    }
+}
+
+#[test]
+fn an_alignment_that_fails_leaves_what_was_there() {
+    let folder = folder();
+    write(&folder, "crops.tar", b"before");
+    write(&folder, "broken.tar", b"no tar file, but long enough to be read as the header of one".repeat(20));
+    let output = run(&folder, &["align", "--test-double", "--photos", "broken.tar", "--out", "crops.tar"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("broken.tar: "), "{}", stderr(&output));
+    assert_eq!(fs::read(folder.path().join("crops.tar")).unwrap(), b"before");
 }
 
 /// Six people, each a white square somewhere of their own.

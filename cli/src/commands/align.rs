@@ -1,0 +1,139 @@
+//! `vultus align --photos PATH… --out FILE`: photos of known people to the crops that `vultus train` reads.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use rayon::prelude::*;
+use serde::Serialize;
+use vultus::evaluation::in_the_middle;
+use vultus::face::Alignment;
+use vultus::photo::{Limits, shard::read_shard};
+use vultus::{Photo, Recognizer};
+
+use super::{Answer, Common};
+use crate::output;
+
+/// Cut the face out of each photo of known people, aligned, for `vultus train` to read
+///
+/// Writes a tar shard of PERSON/PHOTO.jpg, 128 x 128 pixels: the usual five-point template with a sixteenth of margin. Where there are several
+/// faces, the one nearest to the photo's middle is taken. Photos without a face, and files that are no photos, are counted and left out. A file
+/// that is there already is replaced once all is done.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  vultus align --photos people/ --out people.tar")]
+pub(crate) struct Args {
+    /// Folders or tar shards whose files are PERSON/PHOTO.jpg (or .png, .webp)
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    photos: Vec<PathBuf>,
+    /// Where the shard goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Keep a photo in which no face is found as it is: for crops that were aligned by others
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Photos that are looked at in parallel, and written in order.
+const BATCH: usize = 64;
+
+/// Quality of the JPEGs: what it loses is far below what training does to crops.
+const QUALITY: u8 = 95;
+
+/// What became of the photos; `--json` prints it.
+#[derive(Debug, Default, Serialize)]
+struct Counts {
+    aligned: u64,
+    kept: u64,
+    without_face: u64,
+    unreadable: u64,
+}
+
+enum Aligned {
+    Crop(Vec<u8>),
+    Kept(Vec<u8>),
+    NoFace,
+    Unreadable,
+}
+
+pub(crate) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<Answer> {
+    let recognizer = common.recognizer()?;
+    let beside = args.out.with_extension("partial");
+    let file = File::create(&beside).with_context(|| beside.display().to_string())?;
+    let mut shard = tar::Builder::new(BufWriter::new(file));
+    let mut counts = Counts::default();
+    let mut finish = |batch: &mut Vec<(String, Vec<u8>)>| -> anyhow::Result<()> {
+        let done: Vec<_> = std::mem::take(batch)
+            .into_par_iter()
+            .map(|(name, bytes)| Ok((name, align(&recognizer, bytes, args.keep)?)))
+            .collect::<vultus::Result<_>>()?;
+        for (name, aligned) in done {
+            let (count, member) = match aligned {
+                Aligned::Crop(bytes) => (&mut counts.aligned, Some((as_jpeg(&name), bytes))),
+                Aligned::Kept(bytes) => (&mut counts.kept, Some((name, bytes))),
+                Aligned::NoFace => (&mut counts.without_face, None),
+                Aligned::Unreadable => (&mut counts.unreadable, None),
+            };
+            *count += 1;
+            if let Some((name, bytes)) = member {
+                append(&mut shard, &name, &bytes).with_context(|| args.out.display().to_string())?;
+            }
+        }
+        Ok(())
+    };
+    let mut batch = Vec::new();
+    for path in &args.photos {
+        let mut failed = Ok(());
+        read_shard(path, |mut member| {
+            // What can't be read is counted with what can't be decoded.
+            batch.push((member.name().to_owned(), member.read().unwrap_or_default()));
+            if batch.len() == BATCH {
+                failed = finish(&mut batch);
+            }
+            Ok(if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        failed?;
+    }
+    finish(&mut batch)?;
+    let file = shard.into_inner().and_then(|file| Ok(file.into_inner()?));
+    let written = file.and_then(|file| file.sync_all()).and_then(|()| fs::rename(&beside, &args.out));
+    written.with_context(|| args.out.display().to_string())?;
+    if common.json {
+        output::json(out, &counts)?;
+    } else {
+        let Counts { aligned, kept, without_face, unreadable } = counts;
+        writeln!(out, "wrote {}: {}", args.out.display(), output::count(aligned + kept, "crop"))?;
+        if kept + without_face > 0 {
+            let what = if args.keep { "kept as they were" } else { "left out" };
+            writeln!(out, "no face found in {}, {what}", output::count(kept + without_face, "photo"))?;
+        }
+        if unreadable > 0 {
+            writeln!(out, "{} can't be read, left out", output::count(unreadable, "file"))?;
+        }
+    }
+    Ok(Answer::Yes)
+}
+
+fn align(recognizer: &Recognizer, bytes: Vec<u8>, keep: bool) -> vultus::Result<Aligned> {
+    let Ok(photo) = Photo::decode(&bytes, &Limits::default()) else { return Ok(Aligned::Unreadable) };
+    Ok(match in_the_middle(&photo, recognizer.find(&photo)?) {
+        Some(found) => Aligned::Crop(Alignment::Landmarks.crop_with_margin(&photo, &found.face)?.to_jpeg(QUALITY)?),
+        None if keep => Aligned::Kept(bytes),
+        None => Aligned::NoFace,
+    })
+}
+
+/// `people/Ana/0001.png` → `people/Ana/0001.jpg`.
+fn as_jpeg(name: &str) -> String {
+    let (folder, file) = name.rsplit_once('/').map_or(("", name), |(folder, _)| name.split_at(folder.len() + 1));
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+    format!("{folder}{stem}.jpg")
+}
+
+fn append(shard: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    shard.append_data(&mut header, name, bytes)
+}
