@@ -34,10 +34,19 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vultus: {error:#}");
+            eprintln!("vultus: {}", message(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// The error and its causes, each once: some messages end with their cause.
+fn message(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|all, cause| if all.ends_with(&cause) { all } else { all + ": " + &cause })
+        .unwrap_or_default()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -23,6 +23,17 @@ fn crc32(bytes: &[u8]) -> u32 {
         .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1))))
 }
 
+#[test]
+fn a_path_that_is_not_there_is_named_with_its_reason_once() {
+    for arguments in
+        [&["align", "--photos", "nowhere", "--out", "x.tar"][..], &["eval", "folder", "--photos", "nowhere"]]
+    {
+        let output = run(&folder(), arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stderr(&output), "vultus: nowhere: No such file or directory (os error 2)\n", "{arguments:?}");
+    }
+}
+
 /// Each file, and words that its message must hold.
 fn rubbish() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let half = photo(ANA, 40);
