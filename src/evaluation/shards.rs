@@ -10,8 +10,7 @@ use rayon::prelude::*;
 
 use crate::photo::Limits;
 use crate::photo::shard::read_shard;
-use crate::recognizer::FoundFace;
-use crate::{Crop, Embedding, Error, Photo, Recognizer, Result};
+use crate::{Bounds, Crop, Embedding, Error, Photo, Recognizer, Result};
 
 /// Photos that are decoded in parallel and embedded as one batch.
 const BATCH: usize = 64;
@@ -78,7 +77,7 @@ impl Degradation {
             Self::FacePixels(most) => {
                 let area = match photos {
                     Photos::Aligned => Some(photo.width() as f32 * photo.height() as f32),
-                    Photos::Whole => in_the_middle(photo, recognizer.find(photo)?)
+                    Photos::Whole => in_the_middle(photo, recognizer.find(photo)?, |found| found.face.bounds)
                         .map(|found| found.face.bounds.width * found.face.bounds.height),
                 };
                 let Some(area) = area.filter(|area| *area > most as f32) else { return Ok(None) };
@@ -146,7 +145,9 @@ fn embed(recognizer: &Recognizer, look: Look, photos: Vec<(String, Result<Vec<u8
             look.degradation.map(|degradation| degradation.apply(&photo, look.photos, recognizer)).transpose()?;
         let photo = worse.flatten().unwrap_or(photo);
         let crop = match look.photos {
-            Photos::Whole => in_the_middle(&photo, recognizer.find(&photo)?).map(|found| found.crop),
+            Photos::Whole => {
+                in_the_middle(&photo, recognizer.find(&photo)?, |found| found.face.bounds).map(|found| found.crop)
+            }
             Photos::Aligned => Some(Crop::from_aligned(&photo)),
         };
         Ok((name, crop.ok_or(Missing::Face)))
@@ -166,10 +167,10 @@ fn embed(recognizer: &Recognizer, look: Look, photos: Vec<(String, Result<Vec<u8
 }
 
 /// The face whose middle is nearest to the photo's: whom a portrait shows, when others stand behind.
-pub fn in_the_middle(photo: &Photo, faces: Vec<FoundFace>) -> Option<FoundFace> {
+pub fn in_the_middle<T>(photo: &Photo, faces: Vec<T>, bounds: impl Fn(&T) -> Bounds) -> Option<T> {
     let middle = [photo.width() as f32 / 2.0, photo.height() as f32 / 2.0];
-    let off = |found: &FoundFace| {
-        let [x, y] = found.face.bounds.center();
+    let off = |face: &T| {
+        let [x, y] = bounds(face).center();
         (x - middle[0]).powi(2) + (y - middle[1]).powi(2)
     };
     faces.into_iter().min_by(|a, b| off(a).total_cmp(&off(b)))
@@ -201,7 +202,8 @@ mod tests {
         let small = apply(Degradation::FacePixels(5000), Photos::Aligned).unwrap();
         assert_eq!((small.width(), small.height()), (100, 50));
         assert!(apply(Degradation::FacePixels(20_000), Photos::Aligned).is_none(), "a smaller one stays as it is");
-        let face = in_the_middle(&photo, recognizer.find(&photo).unwrap()).unwrap().face.bounds;
+        let face =
+            in_the_middle(&photo, recognizer.find(&photo).unwrap(), |found| found.face.bounds).unwrap().face.bounds;
         let most = (face.width * face.height / 4.0) as u32;
         let half = apply(Degradation::FacePixels(most), Photos::Whole).unwrap();
         assert_eq!((half.width(), half.height()), (100, 50), "a quarter of the face's pixels");

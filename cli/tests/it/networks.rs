@@ -105,6 +105,7 @@ fn an_alignment_that_fails_leaves_what_was_there() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("broken.tar: "), "{}", stderr(&output));
     assert_eq!(fs::read(folder.path().join("crops.tar")).unwrap(), b"before");
+    assert!(!folder.path().join("crops.partial").exists());
 }
 
 /// Six people, each a white square somewhere of their own.

@@ -60,7 +60,7 @@ impl Point {
     pub(super) fn new(ef: usize, recall: f64, rounds: &[Answers]) -> Self {
         let each = rounds.iter().flat_map(|round| &round.seconds_each).map(|seconds| 1e6 * seconds).collect();
         let rates = rounds.iter().map(|round| round.seconds_each.len() as f64 / round.seconds).collect();
-        Self { ef, recall, queries_per_second: percentile(&sorted(rates), 50.0), latency_us: Latency::of(each) }
+        Self { ef, recall, queries_per_second: median(rates), latency_us: Latency::of(each) }
     }
 }
 
@@ -70,6 +70,11 @@ impl Latency {
         let [p50, p95, p99, max] = [50.0, 95.0, 99.0, 100.0].map(|percent| percentile(&each, percent));
         Self { p50, p95, p99, max }
     }
+}
+
+/// The one in the middle; of two the lower one.
+pub(super) fn median(values: Vec<f64>) -> f64 {
+    percentile(&sorted(values), 50.0)
 }
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {

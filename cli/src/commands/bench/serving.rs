@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use vultus_index::{Effort, Index, Kept, Options, Reader, Search};
 
-use super::report::Latency;
+use super::report::{Latency, median};
 use super::source::{Data, Source};
 use super::vectors::Vectors;
 use super::{Common, machine, measure};
@@ -25,8 +25,9 @@ const CAPACITY: Duration = Duration::from_secs(4);
 ///
 /// Half of the vectors are indexed first, the others are added meanwhile. Queries come at a fixed rate, a share of what one thread can answer,
 /// whether the one before was answered or not; a latency counts from when its query was due (an open loop, so that a stall is seen by all who
-/// wait for it). Rounds take turns, since a machine is not always as fast: what one thread can answer, asking alone, asking while vectors are
-/// added, and a pause until all of them are merged.
+/// wait for it). A round is what one thread can answer, asking alone, asking while vectors are added, and a pause until all of them are merged.
+/// What counts is the middle round: a machine that others use, too, is slower for seconds now and then, and at this load queries pile up then,
+/// whether anybody writes or not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  vultus bench serving --generate faces --count 400000 --inserts 200")]
 pub(super) struct Args {
@@ -54,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
     /// Rounds
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Share of the time that a merge works in
     #[arg(long, value_name = "SHARE", default_value_t = 0.3)]
@@ -69,16 +70,22 @@ struct Report {
     data: String,
     vectors_before: usize,
     vectors_after: usize,
-    /// In the mean over the rounds.
+    rounds: Vec<Round>,
+    /// Of the middle round.
+    p99_ratio: f64,
+    merge_failure: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Round {
     queries_per_second: f64,
     /// Answers came this much later than they were due, with nobody writing.
     idle_us: Latency,
     writing_us: Latency,
     p99_ratio: f64,
     seals: u64,
-    /// Put in place by one of these; pauses have others.
+    /// Put in place by one of these; the pause has others.
     merges: u64,
-    merge_failure: Option<String>,
 }
 
 pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -96,38 +103,32 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     let reader = index.reader();
     let run = Duration::from_secs(u64::from(args.seconds));
     let mut writes = Writes { vectors: &more, first_id: vectors.count() as u64, added: 0, seals: 0, args };
-    let (mut idle, mut writing, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    let mut merges = 0;
+    let mut rounds = Vec::new();
     for _ in 0..args.rounds {
-        let rate = args.load * capacity(&reader, &queries, &search)?;
-        let load = Load { queries: &queries, search, every: Duration::from_secs_f64(1.0 / rate) };
-        rates.push(rate);
-        idle.extend(load.latencies(&reader, run)?);
-        let (is_done, merges_before) = (AtomicBool::new(false), index.merges());
-        thread::scope(|scope| {
+        let queries_per_second = args.load * capacity(&reader, &queries, &search)?;
+        let load = Load { queries: &queries, search, every: Duration::from_secs_f64(1.0 / queries_per_second) };
+        let idle_us = Latency::of(load.latencies(&reader, run)?);
+        let (is_done, seals, merges) = (AtomicBool::new(false), writes.seals, index.merges());
+        let writing_us = thread::scope(|scope| {
             let writer = scope.spawn(|| writes.go_on(&mut index, &is_done));
             let latencies = load.latencies(&reader, run);
             is_done.store(true, Relaxed);
             writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            writing.extend(latencies?);
-            anyhow::Ok(())
+            anyhow::Ok(Latency::of(latencies?))
         })?;
-        merges += index.merges() - merges_before;
+        let (seals, merges) = (writes.seals - seals, index.merges() - merges);
+        let p99_ratio = writing_us.p99 / idle_us.p99;
+        rounds.push(Round { queries_per_second, idle_us, writing_us, p99_ratio, seals, merges });
         index.settle()?;
     }
-    let (idle, writing) = (Latency::of(idle), Latency::of(writing));
     let report = Report {
         vultus: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu(),
         data: name,
         vectors_before: vectors.count(),
         vectors_after: index.count(),
-        queries_per_second: rates.iter().sum::<f64>() / rates.len() as f64,
-        p99_ratio: writing.p99 / idle.p99,
-        idle_us: idle,
-        writing_us: writing,
-        seals: writes.seals,
-        merges,
+        p99_ratio: median(rounds.iter().map(|round| round.p99_ratio).collect()),
+        rounds,
         merge_failure: index.merge_failure().map(str::to_owned),
     };
     if common.json { Ok(output::json(out, &report)?) } else { report.describe(out) }
@@ -214,14 +215,15 @@ impl Writes<'_> {
 
 impl Report {
     fn describe(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Self { cpu, data, vectors_before, vectors_after, queries_per_second, seals, merges, .. } = self;
+        let Self { cpu, data, vectors_before, vectors_after, rounds, .. } = self;
         writeln!(out, "{data}: {vectors_before} vectors, {vectors_after} afterwards; {cpu}")?;
-        writeln!(out, "{queries_per_second:.0} queries a second; {seals} seals and {merges} merges while writing")?;
-        writeln!(out, "microseconds      p50      p95      p99      max")?;
-        for (name, Latency { p50, p95, p99, max }) in [("alone", &self.idle_us), ("while writing", &self.writing_us)] {
-            writeln!(out, "{name:<13} {p50:>8.0} {p95:>8.0} {p99:>8.0} {max:>8.0}")?;
+        writeln!(out, "                     microseconds alone     while writing")?;
+        writeln!(out, "queries/s  seals  merges     p50      p99     p50      p99   ratio of p99")?;
+        for Round { queries_per_second, idle_us, writing_us, p99_ratio, seals, merges } in rounds {
+            write!(out, "{queries_per_second:>9.0} {seals:>6} {merges:>7} {:>7.0} {:>8.0}", idle_us.p50, idle_us.p99)?;
+            writeln!(out, " {:>7.0} {:>8.0} {p99_ratio:>14.2}", writing_us.p50, writing_us.p99)?;
         }
-        writeln!(out, "p99 while writing is {:.2} times that alone", self.p99_ratio)?;
+        writeln!(out, "p99 while writing is {:.2} times that alone, in the middle round", self.p99_ratio)?;
         self.merge_failure.iter().try_for_each(|failure| writeln!(out, "a merge failed: {failure}"))?;
         Ok(())
     }
