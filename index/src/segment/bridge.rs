@@ -4,7 +4,7 @@
 //! too. So each is reached from its piers, the rows of the large segment that are nearest to it, and what is reached from several of the rows where
 //! a walk ended is compared by its vector. What only one of them leads to is more than that, and rarely near.
 //!
-//! In memory only, some 256 bytes for each row, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
+//! In memory only, some 128 bytes for each row, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
 
 use std::ops::RangeInclusive;
 
@@ -25,7 +25,7 @@ const REACHED_MIN: u8 = 2;
 const ENDS_MIN: usize = 8;
 /// A scan of fewer rows takes no longer, and the ways to more could not be counted in 32 bits.
 const ROWS: RangeInclusive<usize> = 128..=1 << 26;
-/// Ways are kept in groups of about so many: a line of the cache.
+/// Ways are kept in groups of about so many: half a line of the cache.
 const GROUP: usize = 8;
 /// Rows that are looked for when it is measured what is found, at most; what the walks of the large segment aim at then, and the least share of the
 /// nearest in the small one that must be found. Few of the answers are from there.
@@ -37,11 +37,12 @@ const FOUND_MIN: f64 = 0.8;
 pub(crate) struct Bridge {
     /// Of the small segment.
     rows: usize,
-    /// Pairs of a pier and a row that is reached from there, in order.
-    ways: Vec<[u32; 2]>,
-    /// Where the ways from piers begin that are alike but for so many of their lowest bits, and where the last of them end.
+    /// Of a pier so many of its lowest bits, and below them a row that is reached from there; in the order of piers.
+    ways: Vec<u32>,
+    pier_bits: u32,
+    row_bits: u32,
+    /// Where the ways from piers begin that are alike but for these bits, and where the last of them end.
     starts: Vec<u32>,
-    bits: u32,
 }
 
 /// Where a walk ended, and room for what is reached from there.
@@ -71,20 +72,24 @@ impl Bridge {
         let (graph, quantiser, vectors) = (from.graph()?, from.quantiser()?, to.vectors()?);
         let codes = from.bytes.unchecked(from.sections.codes.clone());
         let mut scratch = Scratch::default();
-        let mut ways = Vec::with_capacity(PIERS * to.count());
+        let mut ends = Vec::with_capacity(PIERS * to.count());
         for (row, vector) in (0u32..).zip(vectors.chunks_exact(to.header.dimensions as usize)) {
             if stop.check().is_err() {
                 return Ok(None);
             }
             let query = quantiser.query(vector);
             let Ok(piers) = graph.search(&query, codes, None, &Reach::width(PIERS), &mut scratch, &Trusted);
-            ways.extend(piers.iter().map(|pier| [pier.row(), row]));
+            ends.extend(piers.iter().map(|pier| [pier.row(), row]));
         }
-        ways.sort_unstable();
-        let bits = (from.count() * GROUP / ways.len().max(1)).max(1).ilog2();
-        let groups = ((from.count() - 1) >> bits) as u32 + 1;
-        let starts = (0..=groups).map(|group| ways.partition_point(|[pier, _]| pier >> bits < group) as u32).collect();
-        let bridge = Self { rows: to.count(), ways, starts, bits };
+        ends.sort_unstable();
+        let row_bits = to.count().next_power_of_two().ilog2();
+        let group = (from.count() * GROUP / ends.len().max(1)).max(1);
+        let pier_bits = group.ilog2().min(u32::BITS - row_bits);
+        let groups = ((from.count() - 1) >> pier_bits) as u32 + 1;
+        let starts = (0..=groups).map(|group| ends.partition_point(|[pier, _]| pier >> pier_bits < group) as u32);
+        let starts = starts.collect();
+        let ways = ends.iter().map(|[pier, row]| lowest(*pier, pier_bits) << row_bits | row).collect();
+        let bridge = Self { rows: to.count(), ways, pier_bits, row_bits, starts };
         Ok(bridge.finds_enough(from, to, &mut scratch, stop)?.then_some(bridge))
     }
 
@@ -116,8 +121,8 @@ impl Bridge {
     }
 
     /// The ways from a pier, and from some beside it.
-    fn ways(&self, pier: u32) -> &[[u32; 2]] {
-        let group = (pier >> self.bits) as usize;
+    fn ways(&self, pier: u32) -> &[u32] {
+        let group = (pier >> self.pier_bits) as usize;
         let [start, end] = [0, 1].map(|more| self.starts[group + more] as usize);
         &self.ways[start..end]
     }
@@ -127,11 +132,11 @@ impl Bridge {
         let Ends { rows, reached, times, near } = ends;
         let mut count = 0;
         for end in rows {
-            let ways = self.ways(*end);
+            let (ways, pier) = (self.ways(*end), lowest(*end, self.pier_bits));
             reached.resize(reached.len().max(count + ways.len()), 0);
-            for [pier, row] in ways {
-                reached[count] = *row;
-                count += usize::from(pier == end);
+            for way in ways {
+                reached[count] = lowest(*way, self.row_bits);
+                count += usize::from(way >> self.row_bits == pier);
             }
         }
         let reached = &reached[..count];
@@ -173,6 +178,10 @@ impl Bridge {
         }
         Ok(f64::from(found as u32) >= FOUND_MIN * f64::from(all as u32))
     }
+}
+
+fn lowest(number: u32, bits: u32) -> u32 {
+    number & ((1 << bits) - 1)
 }
 
 impl Ends {
@@ -293,7 +302,10 @@ mod tests {
         let mut bridge = Bridge::new(&large, &small, &Stop::default()).unwrap().unwrap();
         let mut scratch = Scratch::default();
         assert!(bridge.finds_enough(&large, &small, &mut scratch, &Stop::default()).unwrap());
-        bridge.ways.iter_mut().for_each(|[_, row]| *row = (*row + 1) % 400);
+        for way in &mut bridge.ways {
+            let row = lowest(*way, bridge.row_bits);
+            *way = *way - row + (row + 1) % 400;
+        }
         assert!(!bridge.finds_enough(&large, &small, &mut scratch, &Stop::default()).unwrap());
     }
 
