@@ -54,7 +54,7 @@ pub(super) struct Args {
     /// Seconds that a round asks alone, and then while vectors are added
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Rounds
+    /// Rounds; of an even number the lower one of the two in the middle counts
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Share of the time that a merge works in
