@@ -178,7 +178,7 @@ fn byte_of(dimension: usize) -> usize {
 }
 
 /// A row is the nearer to it, the greater its score is: the product of the row's code with `numbers`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Query {
     pub(crate) numbers: Vec<i8>,
     /// Times a score, and then `origin`, is the product of the query with what the code means.

@@ -140,10 +140,10 @@ impl Coded {
     fn new(vector: &[f32]) -> Self {
         let step = kernel::largest(vector).max(f32::MIN_POSITIVE) / QUERY_MAX;
         let mut bytes: Vec<i8> = vector.iter().map(|x| rounded(x / step) as i8).collect();
-        let rest: f32 = vector.iter().zip(&bytes).map(|(x, byte)| (x - step * f32::from(*byte)).powi(2)).sum();
-        let bytes_sum = bytes.iter().map(|byte| f32::from(*byte)).sum();
+        let rest: Vec<f32> = vector.iter().zip(&bytes).map(|(x, byte)| x - step * f32::from(*byte)).collect();
+        let bytes_sum = bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>() as f32;
         bytes.resize(width(vector.len()), 0);
-        Self { bytes, bytes_sum, step, rest: rest.sqrt(), length: length(vector), kernel: kernel::best() }
+        Self { bytes, bytes_sum, step, rest: length(&rest), length: length(vector), kernel: kernel::best() }
     }
 }
 

@@ -153,6 +153,7 @@ impl Index {
     /// Lets readers see everything that was added and removed so far, all of it at once. A seal publishes as well.
     pub fn publish(&mut self) {
         self.state.generation += 1;
+        self.state.pending.make_sieves();
         self.reader.publish(self.state.clone());
     }
 
@@ -240,6 +241,11 @@ impl Index {
     /// Merges that were put in place since the index was opened.
     pub fn merges(&self) -> u64 {
         self.merges
+    }
+
+    /// Whether one is at work in the background.
+    pub fn is_merging(&self) -> bool {
+        self.merge.as_ref().is_some_and(|merge| !merge.is_over())
     }
 
     /// Why a merge in the background failed, if one did and none succeeded since. Answers are as good as before, if not as fast.

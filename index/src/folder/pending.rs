@@ -21,8 +21,14 @@ struct Chunk {
     /// The id of each row.
     ids: Vec<u64>,
     vectors: Vec<f32>,
-    /// Of all of them; `None` until there are as many as there can be, and once one of them changed.
+    /// Of all of them; `None` once one of them changed, and while there is room for more, until readers are to see them.
     sieve: Option<Sieve>,
+}
+
+impl Chunk {
+    fn make_sieve(&mut self) {
+        self.sieve = Some(Sieve::new(&self.vectors, self.vectors.len() / self.ids.len()));
+    }
 }
 
 impl Pending {
@@ -33,10 +39,17 @@ impl Pending {
         if let Some(chunk) = self.chunks.last_mut().map(Arc::make_mut) {
             chunk.ids.push(id);
             chunk.vectors.extend_from_slice(vector);
+            chunk.sieve = None;
             if chunk.ids.len() == CHUNK {
-                chunk.sieve = Some(Sieve::new(&chunk.vectors, vector.len()));
+                chunk.make_sieve();
             }
         }
+    }
+
+    /// Prepares for many searches.
+    pub(super) fn make_sieves(&mut self) {
+        let without = self.chunks.iter_mut().filter(|chunk| chunk.sieve.is_none());
+        without.for_each(|chunk| Arc::make_mut(chunk).make_sieve());
     }
 
     /// Replaces the vector in a row.
@@ -89,5 +102,39 @@ impl Pending {
                 None => scan::every_row(query.vector, &chunk.vectors, nearest, key),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that unwraps fails with the place")]
+
+    use super::*;
+
+    #[test]
+    fn what_readers_see_is_searched_through_sieves() {
+        let vector = |of: usize| [(of as f32).cos(), (of as f32).sin()];
+        let mut pending = Pending::default();
+        let add = |pending: &mut Pending, ids: std::ops::Range<usize>| {
+            ids.for_each(|id| pending.push(id as u64, &vector(id)));
+        };
+        let with_sieves = |pending: &Pending| pending.chunks.iter().filter(|chunk| chunk.sieve.is_some()).count();
+        add(&mut pending, 0..CHUNK + 5);
+        assert_eq!(with_sieves(&pending), 1);
+        pending.make_sieves();
+        let seen = pending.clone();
+        add(&mut pending, CHUNK + 5..CHUNK + 9);
+        pending.set(3, &vector(500));
+        assert_eq!([with_sieves(&seen), with_sieves(&pending)], [2, 0]);
+        pending.make_sieves();
+        assert_eq!([with_sieves(&seen), with_sieves(&pending)], [2, 2]);
+        let nearest = |pending: &Pending, to: usize| {
+            let mut nearest = Nearest::new(1, f32::INFINITY);
+            pending.search(&Query::new(&vector(to)), |_| true, &mut nearest);
+            nearest.into_sorted().first().map(|found| (found.key, found.distance < 1e-6)).unwrap()
+        };
+        assert_eq!([nearest(&seen, 3), nearest(&pending, 500)], [(3, true); 2]);
+        assert_eq!(nearest(&pending, CHUNK + 8), (CHUNK as u64 + 8, true));
+        assert!(!nearest(&seen, CHUNK + 8).1 && !nearest(&pending, 3).1);
     }
 }

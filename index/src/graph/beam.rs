@@ -65,6 +65,8 @@ pub(crate) struct Scratch {
     /// The same before it is in order: rows, and their scores.
     good_rows: Vec<u32>,
     good_scores: Vec<i32>,
+    /// What the last search looked for, where whoever searched left it here.
+    pub(crate) query: Query,
 }
 
 /// Rows that are visited at a time where the pool is full.

@@ -2,9 +2,10 @@
 //!
 //! A walk of the large segment ends among its rows that are nearest to the query. A row of the small one that is near the query is near to some of these,
 //! too. So each is reached from its piers, the rows of the large segment that are nearest to it, and what is reached from several of the rows where
-//! a walk ended is compared by its vector. What only one of them leads to is more than that, and rarely near.
+//! a walk ended is compared by its code, and by its vector where that may be near enough. What only one of them leads to is more than that, and rarely near.
 //!
-//! In memory only, some 128 bytes for each row, since it is soon made anew, and a search without it walks or scans instead. Whether it finds enough is measured when it is made.
+//! In memory only, some 200 bytes for each row and a bit for each of the large segment, since it is soon made anew, and a search without it walks or
+//! scans instead. Whether it finds enough is measured when it is made.
 
 use std::ops::RangeInclusive;
 
@@ -14,6 +15,7 @@ use super::Segment;
 use crate::graph::{Reach, Scratch, Trusted};
 use crate::kernel::prefetch;
 use crate::nearest::{Found, Nearest};
+use crate::quantiser::{self, Scorer, code_bytes};
 use crate::sieve::Query;
 use crate::stop::Stop;
 use crate::{Effort, Result, Search};
@@ -27,6 +29,8 @@ const ENDS_MIN: usize = 8;
 const ROWS: RangeInclusive<usize> = 128..=1 << 26;
 /// Ways are kept in groups of about so many: half a line of the cache.
 const GROUP: usize = 8;
+/// Standard deviations of the codes that a row may be nearer by than its code says.
+const ERRORS: f32 = 3.0;
 /// Rows that are looked for when it is measured what is found, at most; what the walks of the large segment aim at then, and the least share of the
 /// nearest in the small one that must be found. Few of the answers are from there.
 const QUERIES: usize = 256;
@@ -37,24 +41,33 @@ const FOUND_MIN: f64 = 0.8;
 pub(crate) struct Bridge {
     /// Of the small segment.
     rows: usize,
+    /// A bit for each row of the large one: whether anything is reached from there. Most are no piers of a small segment, and need not be looked up.
+    piers: Vec<u64>,
     /// Of a pier so many of its lowest bits, and below them a row that is reached from there; in the order of piers.
     ways: Vec<u32>,
     pier_bits: u32,
     row_bits: u32,
     /// Where the ways from piers begin that are alike but for these bits, and where the last of them end.
     starts: Vec<u32>,
+    /// Of each row, as the large segment's quantiser has it.
+    codes: Vec<u8>,
 }
 
 /// Where a walk ended, and room for what is reached from there.
 #[derive(Default)]
 pub(crate) struct Ends {
     rows: Vec<u32>,
+    /// Those of them that anything is reached from.
+    piers: Vec<u32>,
+    /// What the walk looked for.
+    query: quantiser::Query,
     /// What is reached, as often as it is.
     reached: Vec<u32>,
     /// How often each row was, and zero between two searches.
     times: Vec<u8>,
-    /// What was reached often enough, each once.
+    /// What was reached often enough, each once, and what their codes say.
     near: Vec<u32>,
+    scores: Vec<i32>,
 }
 
 impl Bridge {
@@ -73,15 +86,22 @@ impl Bridge {
         let codes = from.bytes.unchecked(from.sections.codes.clone());
         let mut scratch = Scratch::default();
         let mut ends = Vec::with_capacity(PIERS * to.count());
-        for (row, vector) in (0u32..).zip(vectors.chunks_exact(to.header.dimensions as usize)) {
+        let dimensions = to.header.dimensions as usize;
+        let mut of_rows = vec![0; code_bytes(dimensions) * to.count()];
+        let each = of_rows.chunks_exact_mut(code_bytes(dimensions));
+        for ((row, vector), code) in (0u32..).zip(vectors.chunks_exact(dimensions)).zip(each) {
             if stop.check().is_err() {
                 return Ok(None);
             }
             let query = quantiser.query(vector);
             let Ok(piers) = graph.search(&query, codes, None, &Reach::width(PIERS), &mut scratch, &Trusted);
             ends.extend(piers.iter().map(|pier| [pier.row(), row]));
+            quantiser.encode(vector, code);
+            quantiser.straighten(vector, code);
         }
         ends.sort_unstable();
+        let mut piers = vec![0; from.count().div_ceil(64)];
+        ends.iter().for_each(|[pier, _]| piers[*pier as usize / 64] |= 1 << (pier % 64));
         let row_bits = to.count().next_power_of_two().ilog2();
         let group = (from.count() * GROUP / ends.len().max(1)).max(1);
         let pier_bits = group.ilog2().min(u32::BITS - row_bits);
@@ -89,13 +109,14 @@ impl Bridge {
         let starts = (0..=groups).map(|group| ends.partition_point(|[pier, _]| pier >> pier_bits < group) as u32);
         let starts = starts.collect();
         let ways = ends.iter().map(|[pier, row]| lowest(*pier, pier_bits) << row_bits | row).collect();
-        let bridge = Self { rows: to.count(), ways, pier_bits, row_bits, starts };
+        let bridge = Self { rows: to.count(), piers, ways, pier_bits, row_bits, starts, codes: of_rows };
         Ok(bridge.finds_enough(from, to, &mut scratch, stop)?.then_some(bridge))
     }
 
     /// Asks for what is read first.
-    pub(crate) fn prefetch(&self, ends: &Ends) {
-        ends.rows.iter().for_each(|row| prefetch(self.ways(*row)));
+    pub(crate) fn prefetch(&self, ends: &mut Ends) {
+        self.find_piers(ends);
+        ends.piers.iter().for_each(|pier| prefetch(self.ways(*pier)));
     }
 
     /// Offers the rows that are allowed and not deleted, under their ids, as far as they are reached.
@@ -112,12 +133,26 @@ impl Bridge {
         nearest: &mut Nearest,
     ) -> Result<()> {
         let Some(eligible) = to.eligible(allowed, deleted)? else { return Ok(()) };
-        self.reach(ends);
+        self.reach(ends, nearest.bound());
         ends.near.retain(|row| eligible.contains(*row));
+        if ends.near.is_empty() {
+            return Ok(());
+        }
         to.compare(query.vector, &ends.near)?.into_iter().for_each(|found| {
             nearest.offer(found);
         });
         Ok(())
+    }
+
+    /// Which of the ends are piers: without a branch for each, like all that follows.
+    fn find_piers(&self, Ends { rows, piers, .. }: &mut Ends) {
+        piers.resize(rows.len() + 1, 0);
+        let mut count = 0;
+        for row in rows {
+            piers[count] = *row;
+            count += (self.piers[*row as usize / 64] >> (*row % 64) & 1) as usize;
+        }
+        piers.truncate(count);
     }
 
     /// The ways from a pier, and from some beside it.
@@ -127,12 +162,13 @@ impl Bridge {
         &self.ways[start..end]
     }
 
-    /// Finds what is near: without a branch for each row, since nothing foresees which that are.
-    fn reach(&self, ends: &mut Ends) {
-        let Ends { rows, reached, times, near } = ends;
+    /// Finds what may be within a squared distance: without a branch for each row, since nothing foresees which that are.
+    fn reach(&self, ends: &mut Ends, within: f32) {
+        self.find_piers(ends);
+        let Ends { piers, query, reached, times, near, scores, .. } = ends;
         let mut count = 0;
-        for end in rows {
-            let (ways, pier) = (self.ways(*end), lowest(*end, self.pier_bits));
+        for pier in piers {
+            let (ways, pier) = (self.ways(*pier), lowest(*pier, self.pier_bits));
             reached.resize(reached.len().max(count + ways.len()), 0);
             for way in ways {
                 reached[count] = lowest(*way, self.row_bits);
@@ -151,6 +187,11 @@ impl Bridge {
         }
         near.truncate(count);
         reached.iter().for_each(|row| times[*row as usize] = 0);
+        Scorer::nibbles(&query.numbers, &self.codes).score(near, scores);
+        // Between unit vectors a product of p is a squared distance of 2 - 2 p.
+        let least = (1.0 - within / 2.0 - query.origin - ERRORS * query.error) / query.scale;
+        let mut scores = scores.iter();
+        near.retain(|_| scores.next().is_some_and(|score| *score as f32 >= least));
     }
 
     /// Whether enough is found of what is nearer to rows of `to` than the ten nearest rows of `from`.
@@ -167,7 +208,7 @@ impl Bridge {
             }
             let [mut of_near, mut of_all] = [(); 2].map(|()| Nearest::new(search.k, nearest.bound()));
             ends.set(scratch);
-            self.reach(&mut ends);
+            self.reach(&mut ends, nearest.bound());
             let near = ends.near.iter().zip(kept.distances(&vector, &ends.near));
             for (near, distance) in near.filter(|(near, _)| **near as usize != row) {
                 of_near.offer(Found { distance, key: u64::from(*near) });
@@ -185,10 +226,11 @@ fn lowest(number: u32, bits: u32) -> u32 {
 }
 
 impl Ends {
-    /// Where the last walk ended; whether that is enough to go on from.
-    pub(crate) fn set(&mut self, scratch: &Scratch) -> bool {
+    /// Where the last walk ended, and what it looked for; whether that is enough to go on from.
+    pub(crate) fn set(&mut self, scratch: &mut Scratch) -> bool {
         self.rows.clear();
         self.rows.extend(scratch.found().iter().map(|entry| entry.row()));
+        std::mem::swap(&mut self.query, &mut scratch.query);
         self.rows.len() >= ENDS_MIN
     }
 }
@@ -251,7 +293,7 @@ mod tests {
             let mut nearest = Nearest::new(10, f32::INFINITY);
             assert!(large.search(&query, &search, &none, &mut scratch, &mut nearest).unwrap());
             let mut all = nearest.clone();
-            ends.set(&scratch);
+            ends.set(&mut scratch);
             bridge.search(small, &query, None, &none, &mut ends, &mut nearest).unwrap();
             small.search(&query, &exact, &none, &mut scratch, &mut all).unwrap();
             let [reached, all] = [nearest, all].map(|nearest| -> Vec<u64> {
@@ -285,7 +327,7 @@ mod tests {
             let query = Query::new(vector);
             let mut nearest = Nearest::new(10, f32::INFINITY);
             large.search(&query, &Search::default(), &RoaringBitmap::new(), &mut scratch, &mut nearest).unwrap();
-            ends.set(&scratch);
+            ends.set(&mut scratch);
             let mut nearest = Nearest::new(10, f32::INFINITY);
             bridge.search(&small, &query, Some(&allowed), &deleted, &mut ends, &mut nearest).unwrap();
             for found in nearest.into_sorted() {
@@ -294,6 +336,29 @@ mod tests {
             }
         }
         assert!(offered > 50, "{offered}");
+    }
+
+    #[test]
+    fn what_is_too_far_away_by_its_code_is_not_compared() {
+        let (_folder, [large, small]) = segments(None);
+        let bridge = Bridge::new(&large, &small, &Stop::default()).unwrap().unwrap();
+        let (mut scratch, mut ends, mut counts) = (Scratch::default(), Ends::default(), [0; 3]);
+        for vector in &vectors(100, 5) {
+            let mut nearest = Nearest::new(10, f32::INFINITY);
+            let (search, none) = (Search::default(), RoaringBitmap::new());
+            large.search(&Query::new(vector), &search, &none, &mut scratch, &mut nearest).unwrap();
+            ends.set(&mut scratch);
+            bridge.reach(&mut ends, f32::INFINITY);
+            let all = ends.near.clone();
+            bridge.reach(&mut ends, nearest.bound());
+            let distances = small.kept().unwrap().distances(vector, &all);
+            let is_within = all.iter().zip(distances).filter(|(_, distance)| *distance <= nearest.bound());
+            let within: Vec<u32> = is_within.map(|(row, _)| *row).collect();
+            let missed = within.iter().filter(|row| !ends.near.contains(row));
+            counts = [counts[0] + all.len(), counts[1] + ends.near.len(), counts[2] + missed.count()];
+        }
+        let [all, near, missed] = counts;
+        assert!(near * 3 < all * 2 && missed * 100 < near, "{near} of {all}, {missed} missed");
     }
 
     #[test]

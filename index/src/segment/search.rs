@@ -251,17 +251,19 @@ impl Walk<'_> {
         let codes = segment.bytes.unchecked(segment.sections.codes.clone());
         if segment.bytes.is_all_sound() {
             let sound = Sound { vectors: segment.unchecked_kept()?, dimensions: self.query.len() };
-            let Ok(found) = self.graph.search(&query, codes, None, &reach, scratch, &sound);
-            return Ok((found, query.scale));
+            let Ok(_) = self.graph.search(&query, codes, None, &reach, scratch, &sound);
+        } else {
+            let lists = self.graph.lists_bytes();
+            let unseen = Unseen {
+                bytes: &segment.bytes,
+                codes: (segment.sections.codes.start, codes.len() / segment.count()),
+                lists: (segment.sections.graph.start + lists.start, lists.len() / segment.count()),
+            };
+            let found = self.graph.search(&query, codes, None, &reach, scratch, &unseen);
+            found.map_err(|damaged| segment.corrupt(damaged))?;
         }
-        let lists = self.graph.lists_bytes();
-        let unseen = Unseen {
-            bytes: &segment.bytes,
-            codes: (segment.sections.codes.start, codes.len() / segment.count()),
-            lists: (segment.sections.graph.start + lists.start, lists.len() / segment.count()),
-        };
-        let found = self.graph.search(&query, codes, None, &reach, scratch, &unseen);
-        Ok((found.map_err(|damaged| segment.corrupt(damaged))?, query.scale))
+        scratch.query = query;
+        Ok((scratch.found(), scratch.query.scale))
     }
 }
 

@@ -241,10 +241,12 @@ fn an_index_that_is_dropped_stops_its_merge_and_the_next_one_begins_it_again() {
     let mut index = Index::open(folder.path(), options(DIMENSIONS, 300)).unwrap();
     (0..4_000).for_each(|id| index.add(id, &numbered(id, DIMENSIONS)).unwrap());
     index.seal(1).unwrap();
+    assert!(index.is_merging(), "4,000 vectors are no graph yet");
     drop(index);
     let mut index = Index::open(folder.path(), options(DIMENSIONS, 300)).unwrap();
     assert_eq!(index.count(), 4_000);
     index.settle().unwrap();
+    assert!(!index.is_merging());
     assert_eq!(index.count(), 4_000);
     let narrow = Search { k: 1, effort: Effort::Width(1), ..Search::default() };
     let found = (0..4_000).filter(|id| index.search(&numbered(*id, DIMENSIONS), &narrow).unwrap()[0].id == *id);

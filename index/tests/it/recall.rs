@@ -101,7 +101,7 @@ fn a_small_segment_that_has_all_of_the_neighbours_is_walked_as_wide_as_a_large_o
     new.iter().zip(6_000..).for_each(|(vector, id)| index.add(id, vector).unwrap());
     index.seal(2).unwrap();
     index.settle().unwrap();
-    assert_eq!(index.merges(), 2, "of each of the two");
+    assert_eq!((index.merges(), index.is_merging()), (2, false), "of each of the two");
     let search = Search { effort: Effort::Width(40), ..Search::default() };
     let found = recall(&index, &of_new, &search);
     assert!(found >= 0.97, "recall {found} of new people");
