@@ -268,18 +268,20 @@ fn serving_is_measured_alone_and_while_vectors_are_added() {
     let report: Value = serde_json::from_str(&bench(&folder, &[&sizes[..], &rates[..]].concat())).unwrap();
     let number = |name: &str| report[name].as_f64().unwrap();
     assert_eq!(number("vectors_before"), 1000.0);
-    // At most half a second late or early, on a machine that does other things.
+    // Three seconds, on a machine that does other things.
     assert!((1300.0..=2000.0).contains(&number("vectors_after")), "{report}");
     assert!(report["merge_failure"].is_null(), "{report}");
-    let rounds = report["rounds"].as_array().unwrap();
-    let mut ratios: Vec<f64> = rounds.iter().map(|round| round["p99_ratio"].as_f64().unwrap()).collect();
-    ratios.sort_by(f64::total_cmp);
-    assert!(ratios.len() == 3 && ratios[0] > 0.0 && number("p99_ratio") == ratios[1], "{report}");
-    for (round, name) in rounds.iter().flat_map(|round| ["idle_us", "writing_us"].map(|name| (round, name))) {
-        assert!(round["seals"].as_u64().unwrap() >= 1, "{report}");
-        let latencies = ["p50", "p95", "p99", "max"].map(|percent| round[name][percent].as_f64().unwrap());
-        assert!(latencies[0] > 0.0 && latencies.is_sorted(), "{report}");
-    }
+    assert_eq!(report["queries_per_second"].as_array().unwrap().len(), 3);
+    assert!(number("seals") >= 3.0, "{report}");
+    let [alone, writing, sealing] = ["alone", "writing", "sealing"].map(|name| {
+        let figure = |figure: &str| report[name][figure].as_f64().unwrap();
+        assert!(0.0 < figure("p50_us") && figure("p50_us") <= figure("p99_us"), "{report}");
+        assert!(figure("p99_us") <= figure("p99_us_of_nine_in_ten") && figure("p99_ratio") > 0.0, "{report}");
+        figure("seconds")
+    });
+    // Some are sealed in every second; merges are for larger ones.
+    assert_eq!([alone, writing, sealing, report["merging"]["seconds"].as_f64().unwrap()], [3.0, 3.0, 3.0, 0.0]);
+    assert_eq!(report["alone"]["p99_ratio"], 1.0);
     let output = attempt(&folder, &["serving", "--generate", "faces", "--count", "9", "--load", "0"]);
     assert!(stderr(&output).contains("--load: expected a share above 0, up to 1"), "{}", stderr(&output));
 }

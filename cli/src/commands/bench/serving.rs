@@ -1,15 +1,15 @@
 //! `vultus bench serving`: what answers cost while the index is written to.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
-use vultus_index::{Effort, Index, Kept, Options, Reader, Search};
+use vultus_index::{Effort, Index, Kept, Options, Search, Snapshot};
 
-use super::report::{Latency, median};
+use super::report::{Latency, percentile, sorted};
 use super::source::{Data, Source};
 use super::vectors::Vectors;
 use super::{Common, machine, measure};
@@ -18,16 +18,21 @@ use crate::output;
 /// Before something is due by less than this, a thread waits awake: the system wakes sleepers too late.
 const AWAKE: Duration = Duration::from_micros(200);
 
+/// How long a turn takes.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// How long it is measured what one thread can answer.
-const CAPACITY: Duration = Duration::from_secs(4);
+const CAPACITY: Duration = Duration::from_secs(2);
 
 /// Ask at a steady rate while vectors are added, sealed and merged, and compare with asking alone
 ///
 /// Half of the vectors are indexed first, the others are added meanwhile. Queries come at a fixed rate, a share of what one thread can answer,
 /// whether the one before was answered or not; a latency counts from when its query was due (an open loop, so that a stall is seen by all who
-/// wait for it). A round is what one thread can answer, asking alone, asking while vectors are added, and a pause until all of them are merged.
-/// What counts is the middle round: a machine that others use, too, is slower for seconds now and then, and at this load queries pile up then,
-/// whether anybody writes or not.
+/// wait for it).
+///
+/// Seconds of asking alone, of the index as it was before anything was added, and seconds of adding and asking take turns, and what counts is the middle
+/// one: a machine that others use, too, is slower for seconds now and then, and at this load queries pile up then, whether anybody writes or not. How
+/// slow it is then is told by the p99 that nine of ten seconds keep to. Before each round all that was added is merged, and it is measured what one thread can answer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  vultus bench serving --generate faces --count 400000 --inserts 200")]
 pub(super) struct Args {
@@ -51,10 +56,10 @@ pub(super) struct Args {
     /// Batches between two seals
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     seal_every: u32,
-    /// Seconds that a round asks alone, and then while vectors are added
+    /// Seconds of a round that it asks alone, and as many while vectors are added
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
-    /// Rounds; of an even number the lower one of the two in the middle counts
+    /// Rounds
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Share of the time that a merge works in
@@ -70,22 +75,44 @@ struct Report {
     data: String,
     vectors_before: usize,
     vectors_after: usize,
-    rounds: Vec<Round>,
-    /// Of the middle round.
-    p99_ratio: f64,
+    /// Of each round.
+    queries_per_second: Vec<f64>,
+    seals: u64,
+    merges: u64,
+    alone: Seconds,
+    /// All seconds in which vectors were added, and those of them in which some were sealed, or a merge was at work.
+    writing: Seconds,
+    sealing: Seconds,
+    merging: Seconds,
     merge_failure: Option<String>,
 }
 
+/// Seconds in which the same went on.
 #[derive(Serialize)]
-struct Round {
-    queries_per_second: f64,
-    /// Answers came this much later than they were due, with nobody writing.
-    idle_us: Latency,
-    writing_us: Latency,
+struct Seconds {
+    seconds: usize,
+    /// Of the middle second: microseconds from when a query was due to its answer.
+    p50_us: f64,
+    p99_us: f64,
+    /// What the p99 of nine of ten seconds is not above.
+    p99_us_of_nine_in_ten: f64,
+    /// Of the middle second: its p99, as a multiple of that of the last second of asking alone.
     p99_ratio: f64,
-    seals: u64,
-    /// Put in place by one of these; the pause has others.
-    merges: u64,
+}
+
+/// What one second was like.
+struct Second {
+    latency: Latency,
+    /// Its p99, as a multiple of that of the last second with nobody writing.
+    p99_ratio: f64,
+    doing: Doing,
+}
+
+/// What the index did in a second.
+#[derive(Clone, Copy, Default)]
+struct Doing {
+    is_sealing: bool,
+    is_merging: bool,
 }
 
 pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -101,34 +128,48 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     let mut index = Index::open(folder.path(), options)?;
     let search = Search { k: usize::from(args.k), effort: Effort::Recall(args.recall), ..Search::default() };
     let reader = index.reader();
-    let run = Duration::from_secs(u64::from(args.seconds));
-    let mut writes = Writes { vectors: &more, first_id: vectors.count() as u64, added: 0, seals: 0, args };
-    let mut rounds = Vec::new();
+    let mut writes = Writes { vectors: &more, first_id: vectors.count() as u64, added: 0, batches: 0, seals: 0, args };
+    let (mut rates, mut alone, mut writing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds {
-        let queries_per_second = args.load * capacity(&reader, &queries, &search)?;
-        let load = Load { queries: &queries, search, every: Duration::from_secs_f64(1.0 / queries_per_second) };
-        let idle_us = Latency::of(load.latencies(&reader, run)?);
-        let (is_done, seals, merges) = (AtomicBool::new(false), writes.seals, index.merges());
-        let writing_us = thread::scope(|scope| {
-            let writer = scope.spawn(|| writes.go_on(&mut index, &is_done));
-            let latencies = load.latencies(&reader, run);
-            is_done.store(true, Relaxed);
-            writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            anyhow::Ok(Latency::of(latencies?))
-        })?;
-        let (seals, merges) = (writes.seals - seals, index.merges() - merges);
-        let p99_ratio = writing_us.p99 / idle_us.p99;
-        rounds.push(Round { queries_per_second, idle_us, writing_us, p99_ratio, seals, merges });
         index.settle()?;
+        let settled = reader.snapshot();
+        let queries_per_second = args.load * capacity(&settled, &queries, &search)?;
+        rates.push(queries_per_second);
+        let load = Load { queries: &queries, search, queries_per_second };
+        let mut p99_alone = None;
+        for _ in 0..args.seconds {
+            // A merge that is not over yet goes on: then it is no second of asking alone.
+            let is_alone = !index.is_merging();
+            let latency = load.second(|| settled.clone())?;
+            if is_alone {
+                p99_alone = Some(latency.p99);
+                alone.push(Second { latency, p99_ratio: 1.0, doing: Doing::default() });
+            }
+            let (latency, doing) = thread::scope(|scope| {
+                let writer = scope.spawn(|| writes.second(&mut index));
+                let latency = load.second(|| reader.snapshot());
+                let doing = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                anyhow::Ok((latency?, doing))
+            })?;
+            if let Some(p99_alone) = p99_alone {
+                writing.push(Second { p99_ratio: latency.p99 / p99_alone, latency, doing });
+            }
+        }
     }
+    index.settle()?;
     let report = Report {
         vultus: env!("CARGO_PKG_VERSION"),
         cpu: machine::cpu(),
         data: name,
         vectors_before: vectors.count(),
         vectors_after: index.count(),
-        p99_ratio: median(rounds.iter().map(|round| round.p99_ratio).collect()),
-        rounds,
+        queries_per_second: rates,
+        seals: writes.seals,
+        merges: index.merges(),
+        alone: Seconds::of(&alone, |_| true),
+        writing: Seconds::of(&writing, |_| true),
+        sealing: Seconds::of(&writing, |doing| doing.is_sealing),
+        merging: Seconds::of(&writing, |doing| doing.is_merging),
         merge_failure: index.merge_failure().map(str::to_owned),
     };
     if common.json { Ok(output::json(out, &report)?) } else { report.describe(out) }
@@ -136,8 +177,8 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
 
 /// Queries a second that one thread answers with nothing else to do, in the mean over some time: what a machine does in its best moments is no
 /// measure of what it bears.
-fn capacity(reader: &Reader, queries: &Vectors, search: &Search<'_>) -> anyhow::Result<f64> {
-    let answer_all = || queries.rows().try_for_each(|query| reader.snapshot().search(query, search).map(drop));
+fn capacity(settled: &Snapshot, queries: &Vectors, search: &Search<'_>) -> anyhow::Result<f64> {
+    let answer_all = || queries.rows().try_for_each(|query| settled.search(query, search).map(drop));
     // The first time reads and compares what was not in memory.
     answer_all()?;
     let (begin, mut answered) = (Instant::now(), 0);
@@ -152,23 +193,20 @@ fn capacity(reader: &Reader, queries: &Vectors, search: &Search<'_>) -> anyhow::
 struct Load<'a> {
     queries: &'a Vectors,
     search: Search<'a>,
-    every: Duration,
+    queries_per_second: f64,
 }
 
 impl Load<'_> {
-    /// Microseconds from when each query was due to its answer.
-    fn latencies(&self, reader: &Reader, run: Duration) -> anyhow::Result<Vec<f64>> {
+    /// Microseconds from when each query of one second was due to its answer.
+    fn second(&self, snapshot: impl Fn() -> Arc<Snapshot>) -> anyhow::Result<Latency> {
         let (begin, mut latencies) = (Instant::now(), Vec::new());
-        for (number, query) in (0u32..).zip(self.queries.rows().cycle()) {
-            let due = begin + self.every * number;
-            if due - begin > run {
-                break;
-            }
+        let due = (0u32..).map(|number| begin + Duration::from_secs_f64(f64::from(number) / self.queries_per_second));
+        for (due, query) in due.take_while(|due| *due - begin < SECOND).zip(self.queries.rows().cycle()) {
             wait_until(due);
-            reader.snapshot().search(query, &self.search)?;
+            snapshot().search(query, &self.search)?;
             latencies.push(1e6 * due.elapsed().as_secs_f64());
         }
-        Ok(latencies)
+        Ok(Latency::of(latencies))
     }
 }
 
@@ -184,46 +222,68 @@ struct Writes<'a> {
     /// Of the first of them.
     first_id: u64,
     added: u32,
+    batches: u32,
     seals: u64,
     args: &'a Args,
 }
 
 impl Writes<'_> {
-    /// Adds and seals until it is told to end, or there are no more.
-    fn go_on(&mut self, index: &mut Index, is_done: &AtomicBool) -> anyhow::Result<()> {
+    /// Adds for a second, and seals what was added since the last seal once it is enough; what went on.
+    fn second(&mut self, index: &mut Index) -> anyhow::Result<Doing> {
         let Args { inserts, batch, seal_every, .. } = self.args;
-        let (begin, before) = (Instant::now(), self.added);
-        for vector in self.vectors.rows().skip(before as usize) {
-            index.add(self.first_id + u64::from(self.added), vector)?;
-            self.added += 1;
-            if !self.added.is_multiple_of(*batch) {
-                continue;
+        let (begin, mut doing) = (Instant::now(), Doing { is_sealing: false, is_merging: index.is_merging() });
+        let mut batches = 0;
+        while begin.elapsed() < SECOND {
+            for vector in self.vectors.rows().skip(self.added as usize).take(*batch as usize) {
+                index.add(self.first_id + u64::from(self.added), vector)?;
+                self.added += 1;
             }
             index.publish();
-            if self.added.is_multiple_of(batch.saturating_mul(*seal_every)) {
+            self.batches += 1;
+            if self.batches.is_multiple_of(*seal_every) {
                 index.seal(index.sequence() + 1)?;
                 self.seals += 1;
+                doing.is_sealing = true;
             }
-            wait_until(begin + Duration::from_secs_f64(f64::from(self.added - before) / f64::from(*inserts)));
-            if is_done.load(Relaxed) {
-                break;
-            }
+            doing.is_merging |= index.is_merging();
+            batches += 1;
+            wait_until(begin + Duration::from_secs_f64(f64::from(batches * batch) / f64::from(*inserts)));
         }
-        Ok(())
+        Ok(doing)
+    }
+}
+
+impl Seconds {
+    /// - `counts`: whether a second in which that went on does.
+    fn of(all: &[Second], counts: impl Fn(Doing) -> bool) -> Self {
+        let counting = || all.iter().filter(|second| counts(second.doing));
+        let of_each =
+            |figure: fn(&Second) -> f64, percent| percentile(&sorted(counting().map(figure).collect()), percent);
+        Self {
+            seconds: counting().count(),
+            p50_us: of_each(|second| second.latency.p50, 50.0),
+            p99_us: of_each(|second| second.latency.p99, 50.0),
+            p99_us_of_nine_in_ten: of_each(|second| second.latency.p99, 90.0),
+            p99_ratio: of_each(|second| second.p99_ratio, 50.0),
+        }
     }
 }
 
 impl Report {
     fn describe(&self, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Self { cpu, data, vectors_before, vectors_after, rounds, .. } = self;
+        let Self { cpu, data, vectors_before, vectors_after, queries_per_second, seals, merges, .. } = self;
         writeln!(out, "{data}: {vectors_before} vectors, {vectors_after} afterwards; {cpu}")?;
-        writeln!(out, "                     microseconds alone     while writing")?;
-        writeln!(out, "queries/s  seals  merges     p50      p99     p50      p99   ratio of p99")?;
-        for Round { queries_per_second, idle_us, writing_us, p99_ratio, seals, merges } in rounds {
-            write!(out, "{queries_per_second:>9.0} {seals:>6} {merges:>7} {:>7.0} {:>8.0}", idle_us.p50, idle_us.p99)?;
-            writeln!(out, " {:>7.0} {:>8.0} {p99_ratio:>14.2}", writing_us.p50, writing_us.p99)?;
+        let rates = sorted(queries_per_second.clone());
+        let [least, most] = [0.0, 100.0].map(|percent| percentile(&rates, percent));
+        writeln!(out, "{least:.0} to {most:.0} queries a second, {seals} seals, {merges} merges")?;
+        writeln!(out, "                        of the middle second, in microseconds   of nine in ten")?;
+        writeln!(out, "              seconds        p50        p99    p99 / p99 alone         p99 up to")?;
+        let rows = [("alone", &self.alone), ("adding", &self.writing), ("  sealing", &self.sealing)];
+        for (name, of) in rows.into_iter().chain([("  merging", &self.merging)]) {
+            let Seconds { seconds, p50_us, p99_us, p99_us_of_nine_in_ten, p99_ratio } = of;
+            write!(out, "{name:<12} {seconds:>8} {p50_us:>10.0} {p99_us:>10.0} {p99_ratio:>18.2}")?;
+            writeln!(out, " {p99_us_of_nine_in_ten:>17.0}")?;
         }
-        writeln!(out, "p99 while writing is {:.2} times that alone, in the middle round", self.p99_ratio)?;
         self.merge_failure.iter().try_for_each(|failure| writeln!(out, "a merge failed: {failure}"))?;
         Ok(())
     }
