@@ -128,7 +128,8 @@ pub(super) fn run(args: &Args, common: &Common, out: &mut dyn Write) -> anyhow::
     let mut index = Index::open(folder.path(), options)?;
     let search = Search { k: usize::from(args.k), effort: Effort::Recall(args.recall), ..Search::default() };
     let reader = index.reader();
-    let mut writes = Writes { vectors: &more, first_id: vectors.count() as u64, added: 0, batches: 0, seals: 0, args };
+    let first_id = vectors.count() as u64;
+    let mut writes = Writes { vectors: &more, first_id, added: 0, batches: 0, seals: 0, seconds: 0, args };
     let (mut rates, mut alone, mut writing) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         index.settle()?;
@@ -221,21 +222,28 @@ struct Writes<'a> {
     vectors: &'a Vectors,
     /// Of the first of them.
     first_id: u64,
-    added: u32,
+    added: usize,
     batches: u32,
     seals: u64,
+    /// In which vectors were added.
+    seconds: u32,
     args: &'a Args,
 }
 
 impl Writes<'_> {
-    /// Adds for a second, and seals what was added since the last seal once it is enough; what went on.
+    /// Adds for a second what is due by then, and seals what was added since the last seal once it is enough; what went on.
     fn second(&mut self, index: &mut Index) -> anyhow::Result<Doing> {
         let Args { inserts, batch, seal_every, .. } = self.args;
         let (begin, mut doing) = (Instant::now(), Doing { is_sealing: false, is_merging: index.is_merging() });
-        let mut batches = 0;
         while begin.elapsed() < SECOND {
-            for vector in self.vectors.rows().skip(self.added as usize).take(*batch as usize) {
-                index.add(self.first_id + u64::from(self.added), vector)?;
+            // Of the time in which vectors are added.
+            let due = f64::from(self.batches) * f64::from(*batch) / f64::from(*inserts) - f64::from(self.seconds);
+            if due >= SECOND.as_secs_f64() {
+                break;
+            }
+            wait_until(begin + Duration::from_secs_f64(due.max(0.0)));
+            for vector in self.vectors.rows().skip(self.added).take(*batch as usize) {
+                index.add(self.first_id + self.added as u64, vector)?;
                 self.added += 1;
             }
             index.publish();
@@ -246,9 +254,8 @@ impl Writes<'_> {
                 doing.is_sealing = true;
             }
             doing.is_merging |= index.is_merging();
-            batches += 1;
-            wait_until(begin + Duration::from_secs_f64(f64::from(batches * batch) / f64::from(*inserts)));
         }
+        self.seconds += 1;
         Ok(doing)
     }
 }
