@@ -73,7 +73,7 @@ impl Latency {
 }
 
 /// The one in the middle; of two the lower one.
-pub(super) fn median(values: Vec<f64>) -> f64 {
+fn median(values: Vec<f64>) -> f64 {
     percentile(&sorted(values), 50.0)
 }
 
