@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernel::{Dots, best, dot, largest, prefetch};
+use crate::kernel::{Dots, best, dot, largest, prefetch_rows};
 
 /// Levels that a number is rounded to.
 pub(crate) const LEVELS: usize = 16;
@@ -141,16 +141,21 @@ impl<'a> Quantiser<'a> {
     }
 
     /// A vector as the query that rows of codes are compared with.
-    pub(crate) fn query(&self, vector: &[f32]) -> Query {
-        let weights: Vec<f32> = vector.iter().zip(self.step).map(|(x, step)| x * step).collect();
-        let largest = largest(&weights).max(f32::MIN_POSITIVE);
-        let mut numbers = vec![0; vector.len().div_ceil(BLOCK) * BLOCK];
-        let each = numbers.iter_mut().zip(&weights);
-        each.for_each(|(number, x)| *number = rounded(x / largest * QUERY_MAX) as i32 as i8);
+    ///
+    /// - `old`: whose memory it takes.
+    pub(crate) fn query(&self, vector: &[f32], old: Query) -> Query {
+        let weights = || vector.iter().zip(self.step).map(|(x, step)| x * step);
+        let scale = largest(weights()).max(f32::MIN_POSITIVE) / QUERY_MAX;
+        let mut numbers = old.numbers;
+        numbers.clear();
+        let per_weight = 1.0 / scale;
+        numbers.extend(weights().map(|weight| rounded(weight * per_weight) as i32 as i8));
+        numbers.resize(vector.len().next_multiple_of(BLOCK), 0);
         let origin = dot(vector, self.lowest);
         // Within a step any place is as likely.
-        let error = (dot(&weights, &weights) / 12.0).sqrt();
-        Query { numbers, scale: largest / QUERY_MAX, origin, error }
+        let squares: i32 = numbers.iter().map(|number| i32::from(*number).pow(2)).sum();
+        let error = scale * (squares as f32 / 12.0).sqrt();
+        Query { numbers, scale, origin, error }
     }
 }
 
@@ -221,9 +226,9 @@ impl<'a> Scorer<'a> {
         Self { query, codes, width: query.len(), dots: best().bytes }
     }
 
-    /// Asks for the codes of rows that are scored soon. Panics where a row is outside of them.
+    /// Asks for the codes of rows that are scored soon.
     pub(crate) fn prefetch(&self, rows: &[u32]) {
-        rows.iter().for_each(|row| prefetch(&self.codes[*row as usize * self.width..][..self.width]));
+        prefetch_rows(self.codes, self.width, rows);
     }
 
     /// One number for each of the rows, the first of `scores`: the greater, the nearer. Panics where a row is outside of the codes.
@@ -264,7 +269,7 @@ mod tests {
         }
         // Scores are products with the decoded vectors, but for the rounding of the query.
         let query = &vectors[7];
-        let Query { numbers: bytes, scale, origin, error } = quantiser.query(query);
+        let Query { numbers: bytes, scale, origin, error } = quantiser.query(query, Query::default());
         let mut scores = Vec::new();
         Scorer::nibbles(&bytes, &codes).score(&[3, 7, 300], &mut scores);
         let exact = |row: usize| (0..131).map(|d| query[d] * decoded(row, d)).sum::<f32>();

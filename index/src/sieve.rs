@@ -138,7 +138,7 @@ impl<'a> Query<'a> {
 
 impl Coded {
     fn new(vector: &[f32]) -> Self {
-        let step = kernel::largest(vector).max(f32::MIN_POSITIVE) / QUERY_MAX;
+        let step = kernel::largest(vector.iter().copied()).max(f32::MIN_POSITIVE) / QUERY_MAX;
         let mut bytes: Vec<i8> = vector.iter().map(|x| rounded(x / step) as i8).collect();
         let rest: Vec<f32> = vector.iter().zip(&bytes).map(|(x, byte)| x - step * f32::from(*byte)).collect();
         let bytes_sum = bytes.iter().map(|byte| i32::from(*byte)).sum::<i32>() as f32;

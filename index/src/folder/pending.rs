@@ -21,7 +21,7 @@ struct Chunk {
     /// The id of each row.
     ids: Vec<u64>,
     vectors: Vec<f32>,
-    /// Of all of them; `None` once one of them changed, and while there is room for more, until readers are to see them.
+    /// Of all of them; `None` once one of them changed or came, until readers are to see them.
     sieve: Option<Sieve>,
 }
 
@@ -40,9 +40,6 @@ impl Pending {
             chunk.ids.push(id);
             chunk.vectors.extend_from_slice(vector);
             chunk.sieve = None;
-            if chunk.ids.len() == CHUNK {
-                chunk.make_sieve();
-            }
         }
     }
 
@@ -120,7 +117,7 @@ mod tests {
         };
         let with_sieves = |pending: &Pending| pending.chunks.iter().filter(|chunk| chunk.sieve.is_some()).count();
         add(&mut pending, 0..CHUNK + 5);
-        assert_eq!(with_sieves(&pending), 1);
+        assert_eq!(with_sieves(&pending), 0);
         pending.make_sieves();
         let seen = pending.clone();
         add(&mut pending, CHUNK + 5..CHUNK + 9);

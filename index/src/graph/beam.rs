@@ -8,11 +8,14 @@
 //! rows count as long as they are not farther than the `kth` best by more than a slack, which is theirs to use: Al-Jazzazi et al. 2025
 //! (arXiv:2505.15636), "Distance Adaptive Beam Search".
 //!
-//! Most of what a walk over many rows takes is waiting for memory. So rows are visited before those that the last ones led to were scored: their
-//! codes come while these are. It costs few visits that would else have been spared, since nearly all of the pool is visited in the end.
+//! Most of what a walk over many rows takes is waiting for memory. So three rows are on their way at a time: one is chosen, and its list of links asked for;
+//! the list of the one that was chosen before came meanwhile, and the codes of its rows are asked for; and those that the one before led to are
+//! scored. It costs few visits that would else have been spared, since nearly all of the pool is visited in the end.
 
 use std::convert::Infallible;
 use std::ops::Range;
+
+use bytemuck::TransparentWrapper;
 
 use super::{Lists, NONE, SEEDS};
 use crate::kernel::{self, COLUMN, prefetch};
@@ -62,37 +65,27 @@ pub(crate) struct Scratch {
     pub(super) scores: Vec<i32>,
     /// What of the scored rows goes into the pool.
     better: Vec<Entry>,
-    /// The same before it is in order: rows, and their scores.
-    good_rows: Vec<u32>,
-    good_scores: Vec<i32>,
     /// What the last search looked for, where whoever searched left it here.
     pub(crate) query: Query,
 }
 
-/// Rows that are visited at a time where the pool is full.
-const VISITS: usize = 2;
-/// Lists that are asked for before their rows are visited.
-const LISTS_AHEAD: usize = 2 * VISITS;
 /// Rows that are foreseen.
 const FORESEEN: usize = 16;
-/// Of a pool that is longer, whole runs are moved.
-const SHORT: usize = 96;
 /// What the pool holds at most where there is a slack, for each row that is wanted: where all rows are alike, none of them is beyond it.
 pub(super) const MOST: usize = 128;
 /// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
 const ERRORS: f32 = 0.7;
 
-/// A row of the pool in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that lower ones
-/// are greater; and whether it was visited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// A row of the pool: its [`rank`](kernel::rank), and in the last bit whether it was visited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, TransparentWrapper)]
+#[repr(transparent)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
     const VISITED: u64 = 1;
 
     pub(crate) fn new(score: i32, row: u32) -> Self {
-        let (score, row) = (score.cast_unsigned() ^ (1 << 31), !row & (u32::MAX >> 1));
-        Self(u64::from(score) << 32 | u64::from(row) << 1)
+        Self(kernel::rank(score, row))
     }
 
     pub(crate) fn row(self) -> u32 {
@@ -194,9 +187,12 @@ pub(crate) fn beam<T: Trust>(
 ) -> Result<(), T::Broken> {
     scratch.begin(lists.count());
     scratch.meet(avoided.as_slice());
-    let mut is_foreseen = false;
     let mut scored = scratch.met_count;
-    trust.codes(scratch.meet(seeds))?;
+    let met = scratch.meet(seeds);
+    trust.codes(met)?;
+    scorer.prefetch(met);
+    met.iter().for_each(|row| prefetch(lists.of(*row)));
+    let (mut is_foreseen, mut chosen) = (false, None);
     loop {
         let fresh = scored..scratch.met_count;
         scored = fresh.end;
@@ -204,20 +200,22 @@ pub(crate) fn beam<T: Trust>(
             is_foreseen = true;
             trust.foresee(scratch.pool.iter().take(FORESEEN).map(|entry| entry.row()));
         }
+        if let Some(row) = chosen.take() {
+            scratch.visit(row, lists, scorer, trust)?;
+        }
         // Before that, what is scored leads nearer by so much that what is known is not worth a visit.
         if scratch.pool.len() >= reach.stay() {
-            for _ in 0..VISITS {
-                scratch.visit(lists, scorer, trust)?;
-            }
+            chosen = scratch.choose();
+            chosen.iter().for_each(|row| prefetch(lists.of(*row)));
         }
         scorer.score(&scratch.met[fresh.clone()], &mut scratch.scores);
         scratch.keep(fresh, reach);
-        if scratch.met_count == scored && !scratch.visit(lists, scorer, trust)? {
-            return Ok(());
+        if scratch.met_count == scored && chosen.is_none() {
+            chosen = scratch.choose();
+            if chosen.is_none() {
+                return Ok(());
+            }
         }
-        // What is most likely to be visited next.
-        let unvisited = scratch.pool[scratch.unvisited_from..].iter().filter(|entry| entry.0 & Entry::VISITED == 0);
-        unvisited.take(LISTS_AHEAD).for_each(|entry| prefetch(lists.of(entry.row())));
     }
 }
 
@@ -236,20 +234,22 @@ impl Scratch {
         self.unvisited_from = 0;
     }
 
-    /// Meets the links of the best row that was not visited; whether there was one.
-    fn visit<T: Trust>(&mut self, lists: Lists<'_>, scorer: &Scorer<'_>, trust: &T) -> Result<bool, T::Broken> {
+    /// The best row that was not visited, which it is from now on.
+    fn choose(&mut self) -> Option<u32> {
         let mut entries = self.pool.iter_mut().enumerate().skip(self.unvisited_from);
-        let Some((at, entry)) = entries.find(|(_, entry)| entry.0 & Entry::VISITED == 0) else {
-            return Ok(false);
-        };
-        let row = entry.row();
+        let (at, entry) = entries.find(|(_, entry)| entry.0 & Entry::VISITED == 0)?;
         entry.0 |= Entry::VISITED;
         self.unvisited_from = at + 1;
+        Some(entry.row())
+    }
+
+    /// Meets the links of a row.
+    fn visit<T: Trust>(&mut self, row: u32, lists: Lists<'_>, scorer: &Scorer<'_>, trust: &T) -> Result<(), T::Broken> {
         trust.list(row)?;
         let met = self.meet(lists.of(row));
         trust.codes(met)?;
         scorer.prefetch(met);
-        Ok(true)
+        Ok(())
     }
 
     /// Those of the rows that are met for the first time.
@@ -258,12 +258,13 @@ impl Scratch {
         if self.met.len() < from + rows.len() {
             self.met.resize(2 * (from + rows.len()), 0);
         }
-        let met = &mut self.met[from..][..rows.len()];
+        let (met, met_bits) = (&mut self.met[from..][..rows.len()], &mut self.met_bits[..]);
+        let none = self.rows as u32;
         let mut count = 0;
         // Without a branch for each: no CPU foresees which were met.
         for row in rows {
-            let row = (*row).min(self.rows as u32);
-            let (word, bit) = (&mut self.met_bits[row as usize / 64], 1 << (row % 64));
+            let row = (*row).min(none);
+            let (word, bit) = (&mut met_bits[row as usize / 64], 1 << (row % 64));
             met[count] = row;
             count += usize::from(*word & bit == 0);
             *word |= bit;
@@ -277,44 +278,18 @@ impl Scratch {
         let last = if self.pool.len() < reach.most { None } else { self.pool.last() };
         let least = self.floor.max(last.copied().unwrap_or_default());
         let (rows, scores) = (&self.met[fresh.clone()], &self.scores[..fresh.len()]);
-        self.good_rows.resize(self.good_rows.len().max(rows.len()), 0);
-        self.good_scores.resize(self.good_rows.len(), 0);
-        let good = (kernel::best().select)(rows, scores, least.score(), &mut self.good_rows, &mut self.good_scores);
-        self.better.resize(self.better.len().max(good), least);
-        let mut more = 0;
-        for (&row, &score) in self.good_rows[..good].iter().zip(&self.good_scores) {
-            self.better[more] = Entry::new(score, row);
-            // Of rows that are as good the lower ones are better.
-            more += usize::from(self.better[more] > least);
-        }
-        if more == 0 {
-            return;
-        }
-        self.better[..more].sort_unstable_by(|a, b| b.cmp(a));
-        // From the last to the first, so that each moves once: greater first. A visited mark is below what tells two rows apart.
-        let mut old = self.pool.len();
-        self.pool.resize(old + more, least);
-        while old > SHORT && more > 0 {
-            let entry = self.better[more - 1];
-            let at = self.pool[..old].partition_point(|other| *other > entry);
-            self.pool.copy_within(at..old, at + more);
-            self.pool[at + more - 1] = entry;
-            old = at;
-            more -= 1;
-        }
-        // Without a branch for which is next.
-        while old > 0 && more > 0 {
-            let (a, b) = (self.pool[old - 1], self.better[more - 1]);
-            let is_old = a < b;
-            self.pool[old + more - 1] = if is_old { a } else { b };
-            old -= usize::from(is_old);
-            more -= usize::from(!is_old);
-        }
-        self.pool[..more].copy_from_slice(&self.better[..more]);
-        self.pool.truncate(reach.most);
-        self.unvisited_from = self.unvisited_from.min(old);
+        self.better.resize(self.better.len().max(fresh.len()), Entry::default());
+        let better = Entry::peel_slice_mut(&mut self.better);
+        let more = (kernel::best().select)(rows, scores, least.0, better);
+        let better = &mut better[..more];
+        let Some(best) = better.iter().max().map(|rank| Entry(*rank)) else { return };
+        let old = self.pool.len();
+        self.pool.resize((old + more).min(reach.most), Entry::default());
+        (kernel::best().insert)(Entry::peel_slice_mut(&mut self.pool), old, better);
+        let first = self.pool.partition_point(|entry| *entry > best);
+        self.unvisited_from = self.unvisited_from.min(first);
         if let Some(slack) = &reach.slack
-            && old < slack.kth
+            && first < slack.kth
             && self.pool.len() >= slack.stay
         {
             self.floor = slack.floor(&self.pool);

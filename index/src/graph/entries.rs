@@ -8,7 +8,7 @@ use super::{NONE, SEEDS, Scratch};
 use crate::kernel::{self, COLUMN, columns_bytes, prefetch, put_in_column};
 
 /// Groups that a query is compared with.
-const GROUPS: usize = 4;
+const GROUPS: usize = 2;
 
 /// What is in a graph about its entries.
 #[derive(Clone, Copy)]

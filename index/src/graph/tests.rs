@@ -37,7 +37,7 @@ impl Made {
     }
 
     fn query(&self, vector: &[f32]) -> Query {
-        Quantiser::view(&self.quantiser).query(vector)
+        Quantiser::view(&self.quantiser).query(vector, Query::default())
     }
 
     /// The entries most like the query, best first.

@@ -166,6 +166,11 @@ fn sum_of_lanes(lanes: __m256i) -> i32 {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
-    scalar::select(rows, scores, least, of_rows, of_scores)
+fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
+    scalar::select(rows, scores, least, selected)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
+    scalar::insert(sorted, count, more);
 }

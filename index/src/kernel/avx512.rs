@@ -1,17 +1,21 @@
 //! Sixteen floats or 64 codes at a time, for CPUs with AVX-512 and its byte products (VNNI).
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_add_epi32, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
-    _mm512_castsi512_si128, _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_cmpge_epi32_mask, _mm512_mask_storeu_epi32, _mm512_maskz_compress_epi32,
-    _mm512_maskz_loadu_epi32, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m128i, __m256i, __m512i, _mm_add_epi32, _mm_storeu_si128, _mm512_add_epi32, _mm512_add_ps, _mm512_alignr_epi64,
+    _mm512_and_si512, _mm512_andnot_si512, _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cvtepu32_epi64,
+    _mm512_dpbusd_epi32, _mm512_extracti32x4_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_cmpge_epi32_mask, _mm512_mask_cmpgt_epu64_mask, _mm512_mask_storeu_epi64, _mm512_maskz_compress_epi32,
+    _mm512_maskz_compress_epi64, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_epi64, _mm512_max_epu64,
+    _mm512_min_epu64, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_epi64,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi64, _mm512_srai_epi32, _mm512_srli_epi16,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 
 use super::{COLUMN, Kernel, prefetch, row, scalar};
 
 const LANES: usize = 16;
+const WORDS: usize = 8;
 /// Rows between asking for one and measuring it.
 const AHEAD: usize = 6;
 
@@ -130,7 +134,8 @@ fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
         let mut sums = [_mm512_setzero_si512(); 2];
         for (rows, query) in block.as_chunks::<{ 4 * COLUMN }>().0.iter().zip(scalar::fours(query)) {
             let codes = load(rows);
-            let halves = [codes, _mm512_srli_epi16::<4>(codes)].map(|half| _mm512_and_si512(half, low));
+            // Sixteen times the high halves, so that nothing is shifted before the end.
+            let halves = [_mm512_and_si512(codes, low), _mm512_andnot_si512(low, codes)];
             for ((sum, half), query) in sums.iter_mut().zip(halves).zip(query) {
                 *sum = _mm512_dpbusd_epi32(
                     *sum,
@@ -139,14 +144,17 @@ fn nibble_columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
                 );
             }
         }
+        let sum = _mm512_add_epi32(sums[0], _mm512_srai_epi32::<4>(sums[1]));
         // SAFETY: sixteen `i32` are 64 bytes, and `storeu` asks for no alignment.
-        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), _mm512_add_epi32(sums[0], sums[1])) };
+        unsafe { _mm512_storeu_si512(dots.as_mut_ptr().cast(), sum) };
     }
 }
 
 #[target_feature(enable = "avx512f")]
-fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
-    let least = _mm512_set1_epi32(least);
+fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
+    // What ranks before it has no lower score.
+    let least_score = _mm512_set1_epi32(((least >> 32) as u32 ^ 1 << 31).cast_signed());
+    let least = _mm512_set1_epi64(least.cast_signed());
     let mut count = 0;
     for (rows, scores) in rows.chunks(LANES).zip(scores.chunks(LANES)) {
         let there = u16::MAX >> (LANES - rows.len().min(scores.len()));
@@ -154,18 +162,80 @@ fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scor
         let (rows, scores) = unsafe {
             (_mm512_maskz_loadu_epi32(there, rows.as_ptr().cast()), _mm512_maskz_loadu_epi32(there, scores.as_ptr()))
         };
-        let good = _mm512_mask_cmpge_epi32_mask(there, scores, least);
-        let more = good.count_ones() as usize;
-        let (of_rows, of_scores) = (&mut of_rows[count..][..more], &mut of_scores[count..][..more]);
-        let first = ((1u32 << more) - 1) as u16;
-        // SAFETY: as many lanes are written as there are places.
-        unsafe {
-            _mm512_mask_storeu_epi32(of_rows.as_mut_ptr().cast(), first, _mm512_maskz_compress_epi32(good, rows));
-            _mm512_mask_storeu_epi32(of_scores.as_mut_ptr(), first, _mm512_maskz_compress_epi32(good, scores));
+        let good = _mm512_mask_cmpge_epi32_mask(there, scores, least_score);
+        let [mut rows, mut scores] = [rows, scores].map(|lanes| _mm512_maskz_compress_epi32(good, lanes));
+        let mut left = good.count_ones() as usize;
+        while left > 0 {
+            let ranks = eight_ranks(_mm512_castsi512_si256(rows), _mm512_castsi512_si256(scores));
+            let better = _mm512_mask_cmpgt_epu64_mask(first(left), ranks, least);
+            let more = better.count_ones() as usize;
+            let selected = &mut selected[count..][..more];
+            // SAFETY: as many lanes are written as there are places.
+            unsafe {
+                let ranks = _mm512_maskz_compress_epi64(better, ranks);
+                _mm512_mask_storeu_epi64(selected.as_mut_ptr().cast(), first(more), ranks);
+            }
+            count += more;
+            left = left.saturating_sub(WORDS);
+            [rows, scores] = [rows, scores].map(|lanes| _mm512_alignr_epi64::<4>(lanes, lanes));
         }
-        count += more;
     }
     count
+}
+
+/// `rank` of eight.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn eight_ranks(rows: __m256i, scores: __m256i) -> __m512i {
+    let [rows, scores] = [rows, scores].map(|lanes| _mm512_cvtepu32_epi64(lanes));
+    let scores = _mm512_xor_si512(_mm512_slli_epi64::<32>(scores), _mm512_set1_epi64(i64::MIN));
+    let rows = _mm512_andnot_si512(_mm512_slli_epi64::<1>(rows), _mm512_set1_epi64(0xffff_fffe));
+    _mm512_or_si512(scores, rows)
+}
+
+/// As many of the lanes, the first of them.
+#[inline(always)]
+fn first(count: usize) -> u8 {
+    ((1u16 << count.min(WORDS)) - 1) as u8
+}
+
+#[target_feature(enable = "avx512f")]
+fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
+    match sorted.len().div_ceil(WORDS) {
+        0..=2 => insert_short::<2>(sorted, count, more),
+        3..=4 => insert_short::<4>(sorted, count, more),
+        5..=8 => insert_short::<8>(sorted, count, more),
+        9..=16 => insert_short::<16>(sorted, count, more),
+        _ => scalar::insert(sorted, count, more),
+    }
+}
+
+/// All of `sorted` stays in so many registers meanwhile.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn insert_short<const REGISTERS: usize>(sorted: &mut [u64], count: usize, more: &[u64]) {
+    let lanes = |count: usize, register: usize| first(count.saturating_sub(register * WORDS));
+    let mut words = [_mm512_setzero_si512(); REGISTERS];
+    for (register, word) in words.iter_mut().enumerate() {
+        let at = sorted.as_ptr().wrapping_add(register * WORDS);
+        // SAFETY: lanes are read only as far as the slice goes.
+        *word = unsafe { _mm512_maskz_loadu_epi64(lanes(count.min(sorted.len()), register), at.cast()) };
+    }
+    for rank in more {
+        let rank = _mm512_set1_epi64(rank.cast_signed());
+        // What is in the place before: the greater ones stay, the less ones move on by one.
+        let mut before = _mm512_set1_epi64(-1);
+        for word in &mut words {
+            let moved = _mm512_alignr_epi64::<7>(*word, before);
+            before = *word;
+            *word = _mm512_max_epu64(*word, _mm512_min_epu64(moved, rank));
+        }
+    }
+    for (register, word) in words.into_iter().enumerate() {
+        let at = sorted.as_mut_ptr().wrapping_add(register * WORDS);
+        // SAFETY: lanes are written only as far as the slice goes.
+        unsafe { _mm512_mask_storeu_epi64(at.cast(), lanes(sorted.len(), register), word) };
+    }
 }
 
 /// Four rows, so that their sums are added up together; where fewer were picked, the last one fills up.

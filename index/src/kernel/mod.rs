@@ -4,8 +4,8 @@
 //! it. Inside one kernel, `scan` and `gather` give bit for bit the same distance for the same two vectors, so an answer does not depend on the
 //! way it was found.
 
-/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles`, `columns`, `nibble_columns` and `select` of the place it is written in, if this CPU has the
-/// features that these are compiled with. Holding the pointers is the proof that they may be called.
+/// The kernel of the functions `scan`, `gather`, `bytes`, `nibbles`, `columns`, `nibble_columns`, `select` and `insert` of the place it is written in, if this
+/// CPU has the features that these are compiled with. Holding the pointers is the proof that they may be called.
 macro_rules! kernel_if {
     ($has_features:expr) => {
         ($has_features).then_some($crate::kernel::Kernel {
@@ -22,9 +22,9 @@ macro_rules! kernel_if {
             // SAFETY: this closure leaves the macro only after the features were seen.
             nibble_columns: |query, blocks, dots| unsafe { nibble_columns(query, blocks, dots) },
             // SAFETY: this closure leaves the macro only after the features were seen.
-            select: |rows, scores, least, of_rows, of_scores| unsafe {
-                select(rows, scores, least, of_rows, of_scores)
-            },
+            select: |rows, scores, least, selected| unsafe { select(rows, scores, least, selected) },
+            // SAFETY: this closure leaves the macro only after the features were seen.
+            insert: |sorted, count, more| unsafe { insert(sorted, count, more) },
         })
     };
 }
@@ -56,8 +56,10 @@ pub(crate) struct Kernel {
     pub(crate) columns: Columns,
     /// The same for rows of half bytes.
     pub(crate) nibble_columns: Columns,
-    /// Which rows have scores that are no less than some score.
+    /// Which rows rank before some rank.
     pub(crate) select: Select,
+    /// Puts ranks where they belong among some that are in order.
+    pub(crate) insert: Insert,
 }
 
 /// Rows that stand side by side: first the first four bytes of each of them, then the next four of each.
@@ -78,9 +80,20 @@ pub(crate) type Dots = fn(&[i8], &[u8], &[u32], &mut [i32]);
 /// that of [`Dots`].
 type Columns = fn(&[i8], &[u8], &mut [i32]);
 
-/// `(rows, scores, least, of_rows, of_scores)`: puts those rows whose scores are no less than `least` in `of_rows`, their scores in `of_scores`, in their
-/// order, and returns how many they are. There are as many of all four; what is behind the selected ones is anything.
-type Select = fn(&[u32], &[i32], i32, &mut [u32], &mut [i32]) -> usize;
+/// `(rows, scores, least, selected)`: puts those [`rank`]s that are greater than `least` in `selected`, in the order of the rows, and returns how
+/// many they are. There are as many of all three; what is behind the selected ones is anything.
+type Select = fn(&[u32], &[i32], u64, &mut [u64]) -> usize;
+
+/// `(sorted, count, more)`: the first `count` of `sorted` descend. Puts `more` where they belong among them; the least are left out where there is no room for
+/// all. Puts `more` in any order.
+type Insert = fn(&mut [u64], usize, &mut [u64]);
+
+/// A row, less than 2³¹, and its score in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that
+/// lower ones are greater; and a bit that is zero.
+pub(crate) fn rank(score: i32, row: u32) -> u64 {
+    let (score, row) = (score.cast_unsigned() ^ 1 << 31, !row & u32::MAX >> 1);
+    u64::from(score) << 32 | u64::from(row) << 1
+}
 
 /// Names a kernel to use instead of the fastest: one of `avx512`, `avx2`, `neon` and `portable` that this CPU has.
 const VARIABLE: &str = "VULTUS_CPU_LEVEL";
@@ -135,4 +148,20 @@ pub(crate) fn prefetch<T>(row: &[T]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = row;
+}
+
+/// The same for some of the rows of `width` bytes; where there is no such row, nothing is asked for.
+#[inline(always)]
+pub(crate) fn prefetch_rows(rows: &[u8], width: usize, picked: &[u32]) {
+    #[cfg(target_arch = "x86_64")]
+    for row in picked {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        for line in (0..width).step_by(64) {
+            let at = rows.as_ptr().wrapping_add(*row as usize * width + line);
+            // SAFETY: a hint, which fails for no address; every x86-64 has SSE.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, width, picked);
 }

@@ -112,6 +112,11 @@ fn multiplied(sum: int16x8_t, a: int8x16_t, b: int8x16_t) -> int16x8_t {
 }
 
 #[target_feature(enable = "neon")]
-fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
-    scalar::select(rows, scores, least, of_rows, of_scores)
+fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
+    scalar::select(rows, scores, least, selected)
+}
+
+#[target_feature(enable = "neon")]
+fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
+    scalar::insert(sorted, count, more);
 }

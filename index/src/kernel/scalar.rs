@@ -1,6 +1,6 @@
 //! The definition of a distance and of a product of codes, in plain Rust.
 
-use super::{COLUMN, Kernel, row};
+use super::{COLUMN, Kernel, rank, row};
 
 pub(super) const KERNEL: Kernel = Kernel {
     scan: |query, rows, distances| {
@@ -37,14 +37,59 @@ pub(super) const KERNEL: Kernel = Kernel {
     columns,
     nibble_columns,
     select,
+    insert,
 };
 
 /// Without a branch for each: no CPU foresees which they are.
-pub(super) fn select(rows: &[u32], scores: &[i32], least: i32, of_rows: &mut [u32], of_scores: &mut [i32]) -> usize {
+pub(super) fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
     rows.iter().zip(scores).fold(0, |count, (row, score)| {
-        (of_rows[count], of_scores[count]) = (*row, *score);
-        count + usize::from(*score >= least)
+        selected[count] = rank(*score, *row);
+        count + usize::from(selected[count] > least)
     })
+}
+
+/// Comparisons that take less time than sorting.
+const FEW: usize = 1 << 8;
+/// Of more ranks that are in order, whole runs are moved.
+const SHORT: usize = 96;
+
+pub(super) fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
+    if sorted.len() * more.len() <= FEW {
+        sorted[count..].fill(0);
+        for rank in more {
+            // Without a branch for where it belongs: no CPU foresees that.
+            sorted.iter_mut().fold(*rank, |rank, place| {
+                let less = rank.min(*place);
+                *place = rank.max(*place);
+                less
+            });
+        }
+        return;
+    }
+    more.sort_unstable_by(|a, b| b.cmp(a));
+    let (mut old, mut left) = (count, more.len());
+    while old + left > sorted.len() {
+        let is_old = left == 0 || old > 0 && sorted[old - 1] < more[left - 1];
+        (old, left) = if is_old { (old - 1, left) } else { (old, left - 1) };
+    }
+    // From the last to the first, so that each moves once.
+    while old > SHORT && left > 0 {
+        let rank = more[left - 1];
+        let at = sorted[..old].partition_point(|other| *other > rank);
+        sorted.copy_within(at..old, at + left);
+        sorted[at + left - 1] = rank;
+        old = at;
+        left -= 1;
+    }
+    // Without a branch for which is next.
+    while old > 0 && left > 0 {
+        let (a, b) = (sorted[old - 1], more[left - 1]);
+        let is_old = a < b;
+        sorted[old + left - 1] = if is_old { a } else { b };
+        old -= usize::from(is_old);
+        left -= usize::from(!is_old);
+    }
+    sorted[..left].copy_from_slice(&more[..left]);
 }
 
 pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {
@@ -112,8 +157,8 @@ fn sum_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 /// The greatest distance of a number from zero. Compares bits, in which there is no number that is none: many are compared at once.
-pub(crate) fn largest(numbers: &[f32]) -> f32 {
-    f32::from_bits(numbers.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())))
+pub(crate) fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
+    f32::from_bits(numbers.fold(0, |largest, x| largest.max(x.abs().to_bits())))
 }
 
 /// The numbers of one block of half bytes.

@@ -85,19 +85,55 @@ proptest! {
     }
 }
 
+/// Rows and scores that are often the same, and extreme ones.
+fn scored() -> impl Strategy<Value = Vec<(u32, i32)>> {
+    let score = prop_oneof![-3i32..4, Just(i32::MIN), Just(i32::MAX), any::<i32>()];
+    prop::collection::vec((prop_oneof![0u32..9, 0u32..1 << 31], score), 0..70)
+}
+
+/// In pairs that sort as ranks should.
+fn order((row, score): (u32, i32)) -> (i32, std::cmp::Reverse<u32>) {
+    (score, std::cmp::Reverse(row))
+}
+
 proptest! {
     #[test]
-    fn every_kernel_selects_the_rows_of_good_scores(
-        pairs in prop::collection::vec((any::<u32>(), prop_oneof![-3i32..4, any::<i32>()]), 0..70),
-        least in prop_oneof![-3i32..4, Just(i32::MIN), Just(i32::MAX)],
-    ) {
+    fn ranks_sort_by_score_and_then_by_row(pairs in scored()) {
+        for pair in pairs.windows(2) {
+            let [a, b] = [pair[0], pair[1]];
+            prop_assert_eq!(rank(a.1, a.0).cmp(&rank(b.1, b.0)), order(a).cmp(&order(b)));
+        }
+    }
+
+    #[test]
+    fn every_kernel_selects_the_rows_that_rank_before_another(pairs in scored(), least in (0u32..9, -3i32..4)) {
         let (rows, scores): (Vec<u32>, Vec<i32>) = pairs.iter().copied().unzip();
-        let expected: Vec<(u32, i32)> = pairs.into_iter().filter(|(_, score)| *score >= least).collect();
+        let better = pairs.into_iter().filter(|pair| order(*pair) > order(least));
+        let expected: Vec<u64> = better.map(|(row, score)| rank(score, row)).collect();
         for (name, kernel) in available() {
-            let (mut of_rows, mut of_scores) = (vec![0; rows.len()], vec![0; rows.len()]);
-            let count = (kernel.select)(&rows, &scores, least, &mut of_rows, &mut of_scores);
-            let found: Vec<(u32, i32)> = of_rows.into_iter().zip(of_scores).take(count).collect();
-            prop_assert_eq!(&found, &expected, "{}", name);
+            let mut selected = vec![0; rows.len()];
+            let count = (kernel.select)(&rows, &scores, rank(least.1, least.0), &mut selected);
+            prop_assert_eq!(&selected[..count], &expected, "{}", name);
+        }
+    }
+
+    #[test]
+    fn every_kernel_inserts_where_numbers_belong(
+        mut sorted in prop::collection::vec(prop_oneof![1u64..9, 1..u64::MAX], 0..200),
+        more in prop::collection::vec(prop_oneof![1u64..9, 1..u64::MAX], 0..70),
+        room in 0usize..300,
+    ) {
+        sorted.sort_unstable_by(|a, b| b.cmp(a));
+        // What is sorted always has room.
+        let (count, room) = (sorted.len(), (sorted.len() + more.len()).min(sorted.len() + room));
+        let mut expected = [&sorted[..], &more].concat();
+        expected.sort_unstable_by(|a, b| b.cmp(a));
+        expected.truncate(room);
+        sorted.resize(room, 7);
+        for (name, kernel) in available() {
+            let mut sorted = sorted.clone();
+            (kernel.insert)(&mut sorted, count, &mut more.clone());
+            prop_assert_eq!(&sorted, &expected, "{}", name);
         }
     }
 }

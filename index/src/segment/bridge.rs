@@ -14,7 +14,7 @@ use roaring::{RoaringBitmap, RoaringTreemap};
 use super::Segment;
 use crate::graph::{Reach, Scratch, Trusted};
 use crate::kernel::prefetch;
-use crate::nearest::{Found, Nearest};
+use crate::nearest::Nearest;
 use crate::quantiser::{self, Scorer, code_bytes};
 use crate::sieve::Query;
 use crate::stop::Stop;
@@ -93,7 +93,7 @@ impl Bridge {
             if stop.check().is_err() {
                 return Ok(None);
             }
-            let query = quantiser.query(vector);
+            let query = quantiser.query(vector, Default::default());
             let Ok(piers) = graph.search(&query, codes, None, &Reach::width(PIERS), &mut scratch, &Trusted);
             ends.extend(piers.iter().map(|pier| [pier.row(), row]));
             quantiser.encode(vector, code);
@@ -138,10 +138,9 @@ impl Bridge {
         if ends.near.is_empty() {
             return Ok(());
         }
-        to.compare(query.vector, &ends.near)?.into_iter().for_each(|found| {
+        to.compare(query.vector, &ends.near, |found| {
             nearest.offer(found);
-        });
-        Ok(())
+        })
     }
 
     /// Which of the ends are piers: without a branch for each, like all that follows.
@@ -209,10 +208,12 @@ impl Bridge {
             let [mut of_near, mut of_all] = [(); 2].map(|()| Nearest::new(search.k, nearest.bound()));
             ends.set(scratch);
             self.reach(&mut ends, nearest.bound());
-            let near = ends.near.iter().zip(kept.distances(&vector, &ends.near));
-            for (near, distance) in near.filter(|(near, _)| **near as usize != row) {
-                of_near.offer(Found { distance, key: u64::from(*near) });
-            }
+            let own = to.id(row as u32)?;
+            to.compare(&vector, &ends.near, |found| {
+                if found.key != own {
+                    of_near.offer(found);
+                }
+            })?;
             kept.scan(&vector, self.rows, &mut of_all, |at| (at != row).then_some(at as u64));
             found += of_near.into_sorted().len();
             all += of_all.into_sorted().len();
@@ -351,7 +352,8 @@ mod tests {
             bridge.reach(&mut ends, f32::INFINITY);
             let all = ends.near.clone();
             bridge.reach(&mut ends, nearest.bound());
-            let distances = small.kept().unwrap().distances(vector, &all);
+            let mut distances = vec![0.0; all.len()];
+            small.kept().unwrap().distances(vector, &all, &mut distances);
             let is_within = all.iter().zip(distances).filter(|(_, distance)| *distance <= nearest.bound());
             let within: Vec<u32> = is_within.map(|(row, _)| *row).collect();
             let missed = within.iter().filter(|row| !ends.near.contains(row));

@@ -104,18 +104,16 @@ impl<'a> Vectors<'a> {
         }
     }
 
-    /// The squared distances of some rows from a query. Panics where there is no such row.
-    pub(super) fn distances(&self, query: &[f32], rows: &[u32]) -> Vec<f32> {
-        let mut distances = vec![0.0; rows.len()];
+    /// The squared distances of some rows from a query, one for each. Panics where there is no such row.
+    pub(super) fn distances(&self, query: &[f32], rows: &[u32], distances: &mut [f32]) {
         if let Self::F32(vectors) = self {
-            (kernel::best().gather)(query, vectors, rows, &mut distances);
-            return distances;
+            (kernel::best().gather)(query, vectors, rows, distances);
+            return;
         }
         let mut decoded = vec![0.0; rows.len() * query.len()];
         let vectors = decoded.chunks_exact_mut(query.len());
         rows.iter().zip(vectors).for_each(|(row, vector)| self.decode(*row as usize, vector));
-        (kernel::best().scan)(query, &decoded, &mut distances);
-        distances
+        (kernel::best().scan)(query, &decoded, distances);
     }
 
     /// Offers every row that counts.

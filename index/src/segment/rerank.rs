@@ -7,49 +7,54 @@
 use crate::graph::Entry;
 use crate::nearest::{Found, Nearest};
 
-/// Rows that are compared in any case: so many besides those that are wanted, and enough to know the error by; and at a time from then on.
+/// Rows that are compared in any case: so many besides those that are wanted, and enough to know the error by; at a time from then on; and at
+/// a time at most.
 const FIRST: usize = 4;
 const LEAST: usize = 14;
 const MORE: usize = 16;
+const MOST: usize = 32;
 /// How many standard deviations a row's code may be wrong by.
 const DEVIATIONS: f32 = 5.0;
 
 /// Offers the nearest of the rows, and returns how many it compared.
 ///
 /// - `rows`: the most promising first; `scale`: what a score must be multiplied by to differ from a product of the vectors by a constant and the
-///   error of the codes; `compare`: gives rows their distances, in their order.
+///   error of the codes; `compare`: gives rows and their distances to what it is given, in their order.
 pub(super) fn rerank<E>(
     nearest: &mut Nearest,
     rows: impl Iterator<Item = Entry>,
     scale: f32,
-    mut compare: impl FnMut(&[u32]) -> Result<Vec<Found>, E>,
+    mut compare: impl FnMut(&[u32], &mut dyn FnMut(Found)) -> Result<(), E>,
 ) -> Result<usize, E> {
     let mut compared = 0;
     let mut errors = Errors::default();
     let mut rows = rows.peekable();
-    let mut wanted = nearest.limit().saturating_add(FIRST).max(LEAST);
-    let room = wanted.min(rows.size_hint().1.unwrap_or(wanted));
-    let (mut batch, mut scores) = (Vec::with_capacity(room), Vec::with_capacity(room));
+    let first = nearest.limit().saturating_add(FIRST).max(LEAST);
+    let (mut batch, mut scores) = ([0; MOST], [0.0; MOST]);
     loop {
-        batch.clear();
-        scores.clear();
-        // Between unit vectors a product of p is a squared distance of 2 - 2 p.
-        let least = 1.0 - nearest.bound() / 2.0 - errors.most();
-        while batch.len() < wanted
+        let (wanted, least) = match first.checked_sub(compared).filter(|left| *left > 0) {
+            Some(left) => (left.min(MOST), f32::NEG_INFINITY),
+            // Between unit vectors a product of p is a squared distance of 2 - 2 p.
+            None => (MORE, 1.0 - nearest.bound() / 2.0 - errors.most()),
+        };
+        let mut count = 0;
+        while count < wanted
             && let Some(entry) = rows.next_if(|entry| scale * entry.score() as f32 >= least)
         {
-            batch.push(entry.row());
-            scores.push(scale * entry.score() as f32);
+            (batch[count], scores[count]) = (entry.row(), scale * entry.score() as f32);
+            count += 1;
         }
-        if batch.is_empty() {
+        if count == 0 {
             return Ok(compared);
         }
-        for (found, score) in compare(&batch)?.into_iter().zip(&scores) {
+        let mut scores = scores[..count].iter();
+        compare(&batch[..count], &mut |found| {
+            // One for each row.
+            let score = scores.next().copied().unwrap_or_default();
             errors.add(1.0 - found.distance / 2.0 - score);
             nearest.offer(found);
-        }
-        compared += batch.len();
-        wanted = MORE;
+        })?;
+        compared += count;
     }
 }
 
@@ -74,11 +79,8 @@ impl Errors {
         self.squares += error * error;
     }
 
-    /// What hardly any is greater than; infinite before there are any.
+    /// What hardly any is greater than, once there are some.
     fn most(&self) -> f32 {
-        if self.count == 0.0 {
-            return f32::INFINITY;
-        }
         let mean = self.sum / self.count;
         let variance = (self.squares / self.count - mean * mean).max(0.0);
         self.origin + mean + DEVIATIONS * variance.sqrt()
@@ -97,9 +99,10 @@ mod tests {
         let mut rows: Vec<Entry> = (0..products.len()).map(|row| Entry::new(score(row), row as u32)).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
         let mut nearest = Nearest::new(k, f32::INFINITY);
-        let Ok(compared) = rerank(&mut nearest, rows.into_iter(), 0.001, |rows| {
+        let Ok(compared) = rerank(&mut nearest, rows.into_iter(), 0.001, |rows, each| {
             let found = |row: &u32| Found { distance: 2.0 - 2.0 * products[*row as usize], key: u64::from(*row) };
-            Ok::<_, Infallible>(rows.iter().map(found).collect())
+            rows.iter().map(found).for_each(each);
+            Ok::<_, Infallible>(())
         });
         (nearest.into_sorted().iter().map(|found| found.key).collect(), compared)
     }

@@ -26,6 +26,9 @@ use crate::{Effort, Result, Search};
 /// `vultus bench ann --generate faces --allow .5,.2,.1,.05` measures it.
 const VECTORS_PER_WIDTH: u64 = 8;
 
+/// Rows that are compared at once.
+const COMPARED: usize = 64;
+
 /// No walk is narrower because little that it meets is near enough: it would get lost.
 const WIDTH_MIN: usize = 8;
 
@@ -121,9 +124,9 @@ impl Segment {
         match eligible.allowed {
             Some((allowed, ids)) if eligible.count < self.count() as u64 / 2 => {
                 let rows: Vec<u32> = ids.rows_of(allowed).filter(|row| !deleted.contains(*row)).collect();
-                self.compare(query.vector, &rows)?.into_iter().for_each(|found| {
+                self.compare(query.vector, &rows, |found| {
                     nearest.offer(found);
-                });
+                })?;
             }
             _ => {
                 let ids = self.ids()?.ids;
@@ -157,17 +160,24 @@ impl Segment {
         Ok((count > 0).then_some(Eligible { deleted, allowed, count }))
     }
 
-    /// Rows and the distances of what is kept of them, under their ids.
-    pub(super) fn compare(&self, query: &[f32], rows: &[u32]) -> Result<Vec<Found>> {
+    /// Gives `each` the distances of what is kept of some rows, under their ids, in the order of the rows.
+    pub(super) fn compare(&self, query: &[f32], rows: &[u32], mut each: impl FnMut(Found)) -> Result<()> {
         let ids = self.bytes.unchecked(self.sections.ids.clone()).as_chunks::<8>().0;
-        for row in rows {
-            self.check_row(*row)?;
-            // Asked for, and read at the end.
-            prefetch(&ids[*row as usize..][..1]);
+        let kept = self.unchecked_kept()?;
+        let mut distances = [0.0; COMPARED];
+        for rows in rows.chunks(COMPARED) {
+            for row in rows {
+                self.check_row(*row)?;
+                // Asked for, and read at the end.
+                prefetch(&ids[*row as usize..][..1]);
+            }
+            let distances = &mut distances[..rows.len()];
+            kept.distances(query, rows, distances);
+            for (row, distance) in rows.iter().zip(distances) {
+                each(Found { distance: *distance, key: self.id(*row)? });
+            }
         }
-        let distances = self.unchecked_kept()?.distances(query, rows);
-        let found = |(row, distance): (&u32, f32)| Ok(Found { distance, key: self.id(*row)? });
-        rows.iter().zip(distances).map(found).collect()
+        Ok(())
     }
 }
 
@@ -197,16 +207,13 @@ impl Walk<'_> {
         let Ok((pool, scale)) = self.pool(reach, scratch) else { return Ok(false) };
         let Eligible { deleted, allowed, count } = self.eligible;
         let counts_all = allowed.is_none() && deleted.is_empty();
-        let rows = pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
-        let before = within.is_infinite().then(|| nearest.clone());
-        let compared = rerank(nearest, rows, scale, |rows| self.segment.compare(self.query, rows))?;
+        let rows = || pool.iter().copied().filter(|entry| counts_all || self.eligible.contains(entry.row()));
         // Fewer than there are: the rows that count are not where the walk led.
-        if let Some(before) = before
-            && (compared as u64) < (*count).min(k as u64)
-        {
-            *nearest = before;
+        let wanted = (*count).min(k as u64) as usize;
+        if within.is_infinite() && rows().take(wanted).count() < wanted {
             return Ok(false);
         }
+        rerank(nearest, rows(), scale, |rows, each| self.segment.compare(self.query, rows, each))?;
         Ok(true)
     }
 
@@ -217,7 +224,8 @@ impl Walk<'_> {
         while let Some(ef) = self.ef(width) {
             let Ok((pool, _)) = self.pool(|_| Reach::width(ef), scratch) else { return Ok(false) };
             let rows: Vec<u32> = pool.iter().map(|entry| entry.row()).collect();
-            let found = self.segment.compare(self.query, &rows)?;
+            let mut found = Vec::with_capacity(rows.len());
+            self.segment.compare(self.query, &rows, |row| found.push(row))?;
             let near = found.iter().filter(|found| found.distance <= within).count();
             let counting = rows.iter().zip(&found).filter(|(row, _)| self.eligible.contains(**row));
             let counting: Vec<Found> =
@@ -246,7 +254,7 @@ impl Walk<'_> {
         scratch: &'s mut Scratch,
     ) -> Result<(&'s [Entry], f32)> {
         let segment = self.segment;
-        let query = segment.quantiser()?.query(self.query);
+        let query = segment.quantiser()?.query(self.query, std::mem::take(&mut scratch.query));
         let reach = reach(&query);
         let codes = segment.bytes.unchecked(segment.sections.codes.clone());
         if segment.bytes.is_all_sound() {

@@ -83,16 +83,16 @@ fn neighbors(
 ) -> (Vec<u32>, usize) {
     let k = Graph::MEASURED_K;
     let vector = rows[query as usize].vector;
-    let coded = quantiser.query(vector);
+    let coded = quantiser.query(vector, Default::default());
     let reach = Reach::slack(k, slack, &coded);
     let Ok(pool) = graph.search(&coded, codes, Some(query), &reach, scratch, &Trusted);
-    let compare = |others: &[u32]| {
-        let found = others.iter().map(|row| {
+    let compare = |others: &[u32], each: &mut dyn FnMut(Found)| {
+        for row in others {
             let mut distance = [0.0];
             (kernel::best().scan)(vector, rows[*row as usize].vector, &mut distance);
-            Found { distance: distance[0], key: u64::from(*row) }
-        });
-        Ok::<_, Infallible>(found.collect())
+            each(Found { distance: distance[0], key: u64::from(*row) });
+        }
+        Ok::<_, Infallible>(())
     };
     let mut nearest = Nearest::new(k, f32::INFINITY);
     let Ok(_) = rerank(&mut nearest, pool.iter().copied(), coded.scale, compare);
