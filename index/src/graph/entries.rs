@@ -3,8 +3,7 @@
 //! Every 48th row is an entry. Entries stand in groups, each around a pivot, and their codes in columns: a query is compared with all pivots, then
 //! with the groups of the best few, and no memory is waited for, since what is read is known before.
 
-use super::beam::{Entry, offer_column};
-use super::{NONE, SEEDS, Scratch};
+use super::{Entry, NONE, SEEDS, Scratch};
 use crate::kernel::{self, COLUMN, columns_bytes, prefetch, put_in_column};
 
 /// Groups that a query is compared with.
@@ -29,14 +28,10 @@ impl Entries<'_> {
     pub(super) fn seeds(&self, query: &[i8], scratch: &mut Scratch) -> [u32; SEEDS] {
         let columns = kernel::best().nibble_columns;
         let column_bytes = columns_bytes(COLUMN, query.len() / 2);
-        let scores = &mut scratch.scores;
+        let Scratch { scores, few, .. } = scratch;
         scores.resize(self.pivots.next_multiple_of(COLUMN).max(scores.len()), 0);
         columns(query, self.pivot_codes, scores);
-        let mut pivots = [Entry::default(); GROUPS];
-        for (column, scores) in scores.as_chunks().0.iter().take(self.pivots.div_ceil(COLUMN)).enumerate() {
-            let pivot = |at| Some(column * COLUMN + at).filter(|pivot| *pivot < self.pivots).map(|pivot| pivot as u32);
-            offer_column(&mut pivots, scores, pivot);
-        }
+        let pivots: [Entry; GROUPS] = few.best_of_first(&scores[..self.pivots]);
 
         // What a damaged file says may be anything.
         let group = |pivot: Entry| -> Option<(&[u8], &[u32])> {
@@ -51,15 +46,17 @@ impl Entries<'_> {
             prefetch(&codes[..codes.len().min(column_bytes)]);
             prefetch(rows);
         }
-        let mut seeds = [Entry::default(); SEEDS];
-        for (codes, rows) in groups {
-            scores.resize(rows.len().max(scores.len()), 0);
+        let rows = groups.map(|(_, rows)| rows.len());
+        scores.resize(rows.iter().sum::<usize>().max(scores.len()), 0);
+        let mut places = &mut scores[..];
+        let scored = groups.map(|(codes, rows)| {
+            let (scores, rest) = std::mem::take(&mut places).split_at_mut(rows.len());
+            places = rest;
+            // What fills up a column is compared, too.
             columns(query, codes, scores);
-            for (scores, rows) in scores.as_chunks().0.iter().zip(rows.as_chunks::<COLUMN>().0) {
-                // What fills up a column was compared, too.
-                offer_column(&mut seeds, scores, |at| Some(rows[at]).filter(|row| *row != NONE));
-            }
-        }
+            (rows, &*scores)
+        });
+        let seeds: [Entry; SEEDS] = few.best_of(scored.into_iter());
         seeds.map(Entry::row)
     }
 }

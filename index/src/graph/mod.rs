@@ -24,11 +24,13 @@
 mod beam;
 mod build;
 mod entries;
+mod pool;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use beam::{Entry, Reach, Scratch, Trust, Trusted};
+pub(crate) use beam::{Scratch, Trust, Trusted};
 pub(crate) use build::{Begun, Progress, build};
+pub(crate) use pool::{Entry, Reach};
 
 use std::ops::Range;
 

@@ -166,7 +166,7 @@ fn a_slack_is_bounded_where_all_rows_are_alike() {
     let made = make(&vectors);
     let query: Vec<f32> = vectors[0].iter().map(|x| -x).collect();
     let found = made.found(&query, &Reach::slack(2, 0.9, &made.query(&query)));
-    assert_eq!(found.len(), 2 * beam::MOST);
+    assert_eq!(found.len(), 2 * pool::MOST);
 }
 
 #[test]

@@ -171,6 +171,6 @@ fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usi
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
-    scalar::insert(sorted, count, more);
+fn insert(sorted: &mut [u64], more: &mut [u64]) -> usize {
+    scalar::insert(sorted, more)
 }

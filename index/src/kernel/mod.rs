@@ -24,7 +24,7 @@ macro_rules! kernel_if {
             // SAFETY: this closure leaves the macro only after the features were seen.
             select: |rows, scores, least, selected| unsafe { select(rows, scores, least, selected) },
             // SAFETY: this closure leaves the macro only after the features were seen.
-            insert: |sorted, count, more| unsafe { insert(sorted, count, more) },
+            insert: |sorted, more| unsafe { insert(sorted, more) },
         })
     };
 }
@@ -80,13 +80,18 @@ pub(crate) type Dots = fn(&[i8], &[u8], &[u32], &mut [i32]);
 /// that of [`Dots`].
 type Columns = fn(&[i8], &[u8], &mut [i32]);
 
+/// Ranks that are written at once.
+pub(crate) const RANKS: usize = 8;
+
 /// `(rows, scores, least, selected)`: puts those [`rank`]s that are greater than `least` in `selected`, in the order of the rows, and returns how
-/// many they are. There are as many of all three; what is behind the selected ones is anything.
+/// many they are. There are as many rows as scores, and [`RANKS`] places more; what is behind the selected ones is anything. What is no row, from 2³¹ on,
+/// is not selected.
 type Select = fn(&[u32], &[i32], u64, &mut [u64]) -> usize;
 
-/// `(sorted, count, more)`: the first `count` of `sorted` descend. Puts `more` where they belong among them; the least are left out where there is no room for
-/// all. Puts `more` in any order.
-type Insert = fn(&mut [u64], usize, &mut [u64]);
+/// `(sorted, more)`: puts `more` where they belong among the ranks in `sorted`, which descend, and returns in which place the first of them is. In free
+/// places there are zeros; where there is no room for all, the least are left out. There are a multiple of [`RANKS`] places. Puts `more`, at least one,
+/// in any order.
+type Insert = fn(&mut [u64], &mut [u64]) -> usize;
 
 /// A row, less than 2³¹, and its score in 64 bits that sort by score, then by row: the score, moved to be no less than zero; the row, turned so that
 /// lower ones are greater; and a bit that is zero.

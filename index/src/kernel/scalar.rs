@@ -44,7 +44,7 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
     rows.iter().zip(scores).fold(0, |count, (row, score)| {
         selected[count] = rank(*score, *row);
-        count + usize::from(selected[count] > least)
+        count + usize::from((*row < 1 << 31) & (selected[count] > least))
     })
 }
 
@@ -53,9 +53,10 @@ const FEW: usize = 1 << 8;
 /// Of more ranks that are in order, whole runs are moved.
 const SHORT: usize = 96;
 
-pub(super) fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
+pub(super) fn insert(sorted: &mut [u64], more: &mut [u64]) -> usize {
+    let best = more.iter().fold(0, |best, rank| best.max(*rank));
+    let first = sorted.partition_point(|rank| *rank > best);
     if sorted.len() * more.len() <= FEW {
-        sorted[count..].fill(0);
         for rank in more {
             // Without a branch for where it belongs: no CPU foresees that.
             sorted.iter_mut().fold(*rank, |rank, place| {
@@ -64,8 +65,9 @@ pub(super) fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
                 less
             });
         }
-        return;
+        return first;
     }
+    let count = sorted.partition_point(|rank| *rank > 0);
     more.sort_unstable_by(|a, b| b.cmp(a));
     let (mut old, mut left) = (count, more.len());
     while old + left > sorted.len() {
@@ -90,6 +92,7 @@ pub(super) fn insert(sorted: &mut [u64], count: usize, more: &mut [u64]) {
         left -= usize::from(!is_old);
     }
     sorted[..left].copy_from_slice(&more[..left]);
+    first
 }
 
 pub(super) fn columns(query: &[i8], blocks: &[u8], dots: &mut [i32]) {

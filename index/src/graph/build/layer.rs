@@ -6,8 +6,8 @@
 
 use rayon::prelude::*;
 
-use crate::graph::beam::{Reach, beam};
-use crate::graph::{Lists, NONE, SEEDS, Scratch, Trusted};
+use crate::graph::beam::beam;
+use crate::graph::{Lists, NONE, Reach, SEEDS, Scratch, Trusted};
 use crate::kernel;
 use crate::quantiser::Scorer;
 use crate::stop::{Stop, Stopped};

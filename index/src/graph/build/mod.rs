@@ -17,9 +17,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::beam::{Reach, beam};
+use super::beam::beam;
 use super::entries::{Entries, Grouped};
-use super::{Graph, HEAD_BYTES, Lists, Measured, NONE, SEEDS, Scratch, Trusted};
+use super::{Graph, HEAD_BYTES, Lists, Measured, NONE, Reach, SEEDS, Scratch, Trusted};
 use crate::kernel::COLUMN;
 use crate::quantiser::code_bytes;
 use crate::stop::{Stop, Stopped};
