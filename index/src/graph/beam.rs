@@ -1,12 +1,6 @@
 //! Beam search: from a few rows to the nearest of all, over links.
 //!
-//! Malkov & Yashunin 2018 (arXiv:1603.09320), algorithm 2, on scores of codes: the greater, the nearer. What the paper keeps in two heaps is one
-//! sorted list here, whose rows are marked once they were visited: it is short enough to stay in the cache, and most rows that are met are not
-//! good enough for it.
-//!
-//! How far to go is the second question. A beam of fixed width goes as far for a query in the middle of a crowd as for one that all are far from. Here
-//! rows count as long as they are not farther than the `kth` best by more than a slack, which is theirs to use: Al-Jazzazi et al. 2025
-//! (arXiv:2505.15636), "Distance Adaptive Beam Search".
+//! Malkov & Yashunin 2018 (arXiv:1603.09320), algorithm 2, on scores of codes: the greater, the nearer.
 //!
 //! Most of what a walk over many rows takes is waiting for memory. So three rows are on their way at a time: one is chosen, and its list of links asked for;
 //! the list of the one that was chosen before came meanwhile, and the codes of its rows are asked for; and those that the one before led to are

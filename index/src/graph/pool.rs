@@ -1,4 +1,11 @@
 //! The best rows that a walk has met, and which of them it goes to next.
+//!
+//! What Malkov & Yashunin (`beam.rs`) keep in two heaps is one sorted list here, whose rows are marked once they were visited: it is short enough to stay in
+//! the cache, and most rows that are met are not good enough for it.
+//!
+//! How far to go is the second question. A beam of fixed width goes as far for a query in the middle of a crowd as for one that all are far from. Here
+//! rows count as long as they are not farther than the `kth` best by more than a slack, which is theirs to use: Al-Jazzazi et al. 2025
+//! (arXiv:2505.15636), "Distance Adaptive Beam Search".
 
 use bytemuck::TransparentWrapper;
 
@@ -10,6 +17,10 @@ use crate::quantiser::Query;
 pub(super) const MOST: usize = 128;
 /// Standard deviations of the codes that a row may be farther by in any case: where all is near, its order by codes says little.
 const ERRORS: f32 = 0.7;
+
+/// Rows that [`Few`] looks through at once: fewer as long as all are better than what there is.
+const AT_ONCE: usize = 64;
+const AT_FIRST: usize = 16;
 
 /// A row of the pool: its [`rank`](kernel::rank), and in the last bit whether it was visited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, TransparentWrapper)]
@@ -184,10 +195,6 @@ pub(super) struct Few {
     /// As many rows as were ever asked for, the first of all.
     first_rows: Vec<u32>,
 }
-
-/// Rows that are looked through at once: fewer as long as all are better than what there is.
-const AT_ONCE: usize = 64;
-const AT_FIRST: usize = 16;
 
 impl Few {
     /// The first `count` rows.
