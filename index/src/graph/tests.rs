@@ -18,17 +18,23 @@ struct Made {
     order: Vec<u32>,
 }
 
+/// The quantiser's numbers for some vectors, and their codes.
+fn coded(vectors: &[&[f32]]) -> (Vec<f32>, Vec<u8>) {
+    let quantiser = fit(vectors);
+    let width = code_bytes(vectors[0].len());
+    let mut codes = vec![0; width * vectors.len()];
+    let each = vectors.iter().zip(codes.chunks_mut(width));
+    each.for_each(|(vector, codes)| Quantiser::view(&quantiser).encode(vector, codes));
+    (quantiser, codes)
+}
+
 fn make(vectors: &[Vec<f32>]) -> Made {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
-    let built = build(&slices, Progress::NONE, &Stop::default()).unwrap();
-    let quantiser = fit(&slices);
-    let width = code_bytes(slices[0].len());
-    let mut codes = vec![0; width * slices.len()];
-    let each = built.order.iter().zip(codes.chunks_mut(width));
-    each.for_each(|(at, codes)| Quantiser::view(&quantiser).encode(slices[*at as usize], codes));
-    let entry_codes = built.entry_codes(&codes, width);
+    let (quantiser, codes) = coded(&slices);
+    let built = build(&slices, Quantiser::view(&quantiser), &codes, Progress::NONE, &Stop::default()).unwrap();
+    let entry_codes = built.entry_codes(&built.halves, code_bytes(slices[0].len()));
     let section = built.graph(&entry_codes).encode(&Measured::NOTHING);
-    Made { section, codes, quantiser, order: built.order }
+    Made { section, codes: built.halves, quantiser, order: built.order }
 }
 
 impl Made {
@@ -92,12 +98,13 @@ fn a_build_that_was_cut_off_ends_as_if_it_had_not_been() {
     let mut vectors = random(800, 24, 13);
     vectors.extend(vec![vectors[0].clone(); 100]);
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
+    let (quantiser, codes) = coded(&slices);
     let built = |begun: Option<Begun>| {
         let told = std::cell::RefCell::new(Vec::new());
         let tell = |begun: &Begun| told.borrow_mut().push(begun.clone());
-        let lists =
-            build(&slices, Progress { begun, every: 1, tell: &tell }, &Stop::default()).unwrap().lists().to_vec();
-        (lists, told.into_inner())
+        let progress = Progress { begun, every: 1, tell: &tell };
+        let built = build(&slices, Quantiser::view(&quantiser), &codes, progress, &Stop::default()).unwrap();
+        (built.lists().to_vec(), told.into_inner())
     };
     let (whole, told) = built(None);
     let inserted: Vec<usize> = told.iter().map(|begun| begun.inserted).collect();
@@ -221,7 +228,8 @@ fn a_build_that_is_told_to_stop_does() {
     let slices: Vec<&[f32]> = vectors.iter().map(Vec::as_slice).collect();
     let stop = Stop::default();
     stop.set();
-    assert!(build(&slices, Progress::NONE, &stop).is_err());
+    let (quantiser, codes) = coded(&slices);
+    assert!(build(&slices, Quantiser::view(&quantiser), &codes, Progress::NONE, &stop).is_err());
 }
 
 #[test]

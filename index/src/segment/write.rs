@@ -82,21 +82,22 @@ impl<'a> Content<'a> {
             });
         };
         let vectors: Vec<&[f32]> = rows.iter().map(|row| row.vector).collect();
-        let built = graph::build(&vectors, progress, stop)?;
-        let mut by_id = vec![0; rows.len()];
-        built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
-        let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
         let quantiser = quantiser::fit(&vectors);
         let view = Quantiser::view(&quantiser);
         let code_bytes = quantiser::code_bytes(dimensions);
         let mut codes = vec![0; code_bytes * rows.len()];
-        rows.par_iter().zip(codes.par_chunks_exact_mut(code_bytes)).for_each(|(row, codes)| {
-            view.encode(row.vector, codes);
+        vectors.par_iter().zip(codes.par_chunks_exact_mut(code_bytes)).for_each(|(vector, codes)| {
+            view.encode(vector, codes);
             // Fine codes say where between the nearest levels a number is.
             if kept != Kept::Codes {
-                view.straighten(row.vector, codes);
+                view.straighten(vector, codes);
             }
         });
+        let mut built = graph::build(&vectors, view, &codes, progress, stop)?;
+        let mut by_id = vec![0; rows.len()];
+        built.order.iter().zip(0..).for_each(|(at, row)| by_id[*at as usize] = row);
+        let rows: Vec<Row<'_>> = built.order.iter().map(|at| rows[*at as usize]).collect();
+        let codes = std::mem::take(&mut built.halves);
         let entry_codes = built.entry_codes(&codes, code_bytes);
         let graph = built.graph(&entry_codes);
         let vectors = kept::read_back(kept, &view, &rows, &codes);

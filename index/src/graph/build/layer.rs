@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::graph::beam::beam;
 use crate::graph::{Lists, NONE, Reach, SEEDS, Scratch, Trusted};
 use crate::kernel;
-use crate::quantiser::Scorer;
+use crate::quantiser::{Quantiser, Scorer};
 use crate::stop::{Stop, Stopped};
 
 /// How many links rows have.
@@ -31,7 +31,7 @@ const SHARES: [usize; 2] = [4, 50];
 pub(super) const OFFSET: u8 = 128;
 
 /// Rows, their codes of a byte for each dimension, and their links.
-pub(super) struct Layer {
+pub(super) struct Layer<'a> {
     degrees: Degrees,
     ef: usize,
     /// Bytes of a row of codes.
@@ -40,6 +40,16 @@ pub(super) struct Layer {
     /// The sum of each row's numbers.
     sums: Vec<i32>,
     pub(super) links: Vec<u32>,
+    /// What rows are looked for by, where that is not their codes.
+    halves: Option<Halves<'a>>,
+}
+
+/// Codes of half a byte a dimension: half as much to read, and near enough to find what is then compared by bytes.
+pub(super) struct Halves<'a> {
+    pub(super) quantiser: Quantiser<'a>,
+    /// The vector and the code of each row.
+    pub(super) vectors: Vec<&'a [f32]>,
+    pub(super) codes: Vec<u8>,
 }
 
 /// A list of links, filled up with [`NONE`].
@@ -51,16 +61,18 @@ struct Buffers {
     query: Vec<i8>,
     dots: Vec<i32>,
     candidates: Vec<(i32, u32)>,
+    found: Vec<u32>,
     scratch: Scratch,
 }
 
-impl Layer {
-    /// - `codes`: rows of `width` bytes, numbers from -127 to 127 as bytes from 1 to 255; `ef`: how wide neighbours are searched.
-    pub(super) fn new(codes: Vec<u8>, width: usize, degrees: Degrees, ef: usize) -> Self {
+impl<'a> Layer<'a> {
+    /// - `codes`: rows of `width` bytes, numbers from -127 to 127 as bytes from 1 to 255; `ef`: how wide neighbours are searched, and by `halves` where there are
+    ///   any.
+    pub(super) fn new(codes: Vec<u8>, width: usize, degrees: Degrees, ef: usize, halves: Option<Halves<'a>>) -> Self {
         let sum = |row: &[u8]| row.iter().map(|code| i32::from((code ^ OFFSET).cast_signed())).sum();
         let sums: Vec<i32> = codes.par_chunks(width).map(sum).collect();
         let links = vec![NONE; sums.len() * degrees.slots];
-        Self { degrees, ef, width, codes, sums, links }
+        Self { degrees, ef, width, codes, sums, links, halves }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -75,6 +87,11 @@ impl Layer {
     /// Bytes of a code.
     pub(super) fn width(&self) -> usize {
         self.width
+    }
+
+    /// The links, and the half bytes of rows.
+    pub(super) fn into_parts(self) -> (Vec<u32>, Vec<u8>) {
+        (self.links, self.halves.map(|halves| halves.codes).unwrap_or_default())
     }
 
     pub(super) fn lists(&self) -> Lists<'_> {
@@ -93,7 +110,7 @@ impl Layer {
     }
 
     /// A search of this layer.
-    pub(super) fn scorer<'a>(&'a self, query: &'a [i8]) -> Scorer<'a> {
+    pub(super) fn scorer<'q>(&'q self, query: &'q [i8]) -> Scorer<'q> {
         Scorer::bytes(query, &self.codes)
     }
 
@@ -181,13 +198,26 @@ impl Layer {
     fn forward(&self, row: u32, seeds: &[u32], buffers: &mut Buffers) -> List {
         let mut query = std::mem::take(&mut buffers.query);
         let scorer = self.scorer(self.query(row, &mut query));
-        let Ok(()) = beam(self.lists(), &scorer, seeds, None, &Reach::width(self.ef), &mut buffers.scratch, &Trusted);
-        let offset = self.offset(row);
+        let Buffers { scratch, found, dots, .. } = buffers;
+        let reach = Reach::width(self.ef);
+        let Ok(()) = match &self.halves {
+            None => beam(self.lists(), &scorer, seeds, None, &reach, scratch, &Trusted),
+            Some(Halves { quantiser, vectors, codes }) => {
+                let halves = quantiser.query(vectors[row as usize], std::mem::take(&mut scratch.query));
+                let scorer = Scorer::nibbles(&halves.numbers, codes);
+                let found = beam(self.lists(), &scorer, seeds, None, &reach, scratch, &Trusted);
+                scratch.query = halves;
+                found
+            }
+        };
+        found.clear();
+        found.extend(scratch.found().iter().map(|entry| entry.row()).filter(|found| *found != row));
+        scorer.score(found, dots);
+        let candidates = dots.iter().copied().zip(found.iter().copied());
         buffers.candidates.clear();
-        let found = buffers.scratch.found().iter().filter(|entry| entry.row() != row);
-        buffers.candidates.extend(found.map(|entry| (entry.score() - offset, entry.row())));
+        buffers.candidates.extend(candidates);
         buffers.query = query;
-        self.choose(self.degrees.forward, buffers)
+        self.choose(row, self.degrees.forward, buffers)
     }
 
     /// A row's list with the sources of some pairs in it: all links where they fit, the best of them else.
@@ -207,11 +237,9 @@ impl Layer {
         let mut query = std::mem::take(&mut buffers.query);
         self.scorer(self.query(row, &mut query)).score(&all, &mut buffers.dots);
         buffers.query = query;
-        let offset = self.offset(row);
         buffers.candidates.clear();
-        buffers.candidates.extend(buffers.dots.iter().zip(all).map(|(dot, row)| (dot - offset, row)));
-        buffers.candidates.sort_unstable_by_key(|(dot, row)| (std::cmp::Reverse(*dot), *row));
-        self.choose(self.degrees.kept, buffers)
+        buffers.candidates.extend(buffers.dots.iter().copied().zip(all));
+        self.choose(row, self.degrees.kept, buffers)
     }
 
     /// What bytes without a sign add to a product with this row as the query.
@@ -219,10 +247,13 @@ impl Layer {
         i32::from(OFFSET) * self.sums[row as usize]
     }
 
-    /// Of the candidates, best first, those that are nearer to the row than to any that was chosen: links in all directions (Malkov & Yashunin,
-    /// algorithm 4).
-    fn choose(&self, most: usize, buffers: &mut Buffers) -> List {
+    /// Of the candidates, rows and their scores, those that are nearer to a row than to any that was chosen before, best first: links in all directions (Malkov &
+    /// Yashunin, algorithm 4).
+    fn choose(&self, row: u32, most: usize, buffers: &mut Buffers) -> List {
         let Buffers { query, dots, candidates, .. } = buffers;
+        let offset = self.offset(row);
+        candidates.iter_mut().for_each(|(dot, _)| *dot -= offset);
+        candidates.sort_unstable_by_key(|(dot, row)| (std::cmp::Reverse(*dot), *row));
         let mut list = [NONE; SLOTS_MAX];
         let mut chosen = 0;
         for &(dot, candidate) in candidates.iter() {

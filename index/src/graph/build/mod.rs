@@ -1,8 +1,8 @@
 //! Builds a graph: an upper layer, which rows are near which of its rows, an order of all rows that keeps neighbours together, the lower layer. Of the upper
 //! layer only the rows are kept, as the entries: its links are for the builder, who looks for every row's place in it.
 //!
-//! Codes of a byte for each dimension stand for the vectors meanwhile: a quarter of the memory, and integers that add up to the same in any
-//! order. The result depends on the rows and the seed alone.
+//! Codes stand for the vectors meanwhile, whose integers add up to the same in any order: those of half a byte, which searches will read, where neighbours are
+//! looked for in the lower layer, and those of a byte for each dimension where it is chosen among them. The result depends on the rows and the seed alone.
 
 mod layer;
 mod progress;
@@ -10,7 +10,7 @@ mod reach;
 
 use std::collections::{HashMap, VecDeque};
 
-use layer::{Degrees, Layer, OFFSET, links};
+use layer::{Degrees, Halves, Layer, OFFSET, links};
 pub(crate) use progress::{Begun, Progress};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -21,7 +21,7 @@ use super::beam::beam;
 use super::entries::{Entries, Grouped};
 use super::{Graph, HEAD_BYTES, Lists, Measured, NONE, Reach, SEEDS, Scratch, Trusted};
 use crate::kernel::COLUMN;
-use crate::quantiser::code_bytes;
+use crate::quantiser::{Quantiser, code_bytes};
 use crate::stop::{Stop, Stopped};
 
 const LOWER: Degrees = Degrees { slots: 32, forward: 24, kept: 30 };
@@ -41,30 +41,33 @@ const SEED: u64 = 1;
 pub(crate) struct Built {
     /// Which of the given vectors each row is.
     pub(crate) order: Vec<u32>,
+    /// The given half bytes, in this order.
+    pub(crate) halves: Vec<u8>,
     lists: Vec<u32>,
     entries: Grouped,
 }
 
-/// - `vectors`: of one length, at least one, fewer than 2³¹.
+/// - `vectors`: of one length, at least one, fewer than 2³¹; `halves`: the code of each, as the quantiser gives them.
 ///
 /// # Errors
 /// Only where it was told to stop.
-pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop) -> Result<Built, Stopped> {
+pub(crate) fn build(
+    vectors: &[&[f32]],
+    quantiser: Quantiser<'_>,
+    halves: &[u8],
+    mut progress: Progress<'_>,
+    stop: &Stop,
+) -> Result<Built, Stopped> {
     let scale = Scale::of(vectors);
     let width = 2 * code_bytes(vectors[0].len());
     let codes: Vec<u8> = vectors.par_iter().flat_map_iter(|vector| scale.bytes(vector)).collect();
     let code = |at: u32| &codes[at as usize * width..][..width];
-    let gathered = |of: &[u32]| -> Vec<u8> {
-        let mut rows = vec![0; of.len() * width];
-        rows.par_chunks_mut(width).zip(of).for_each(|(row, at)| row.copy_from_slice(code(*at)));
-        rows
-    };
     let first_of = first_copies(vectors.len(), code);
 
     let mut drawn: Vec<u32> = (0..vectors.len() as u32).filter(|at| first_of[*at as usize] == *at).collect();
     drawn.shuffle(&mut ChaCha8Rng::seed_from_u64(SEED));
     let (sample, rest) = drawn.split_at(drawn.len().div_ceil(UPPER_SHARE).max(FIRST).min(drawn.len()));
-    let upper = upper_layer(gathered(sample), width, stop)?;
+    let upper = upper_layer(gathered(&codes, width, sample), width, stop)?;
     let homes = homes(&upper, &codes, stop)?;
 
     let rank = ranks(&upper);
@@ -77,7 +80,12 @@ pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop)
     order.iter().zip(0..).for_each(|(at, row)| row_of[*at as usize] = row);
     let upper_rows: Vec<u32> = sample.iter().map(|at| row_of[*at as usize]).collect();
 
-    let mut lower = Layer::new(gathered(&order), width, LOWER, EF_CONSTRUCTION);
+    let halves = Halves {
+        quantiser,
+        vectors: order.iter().map(|at| vectors[*at as usize]).collect(),
+        codes: gathered(halves, width / 2, &order),
+    };
+    let mut lower = Layer::new(gathered(&codes, width, &order), width, LOWER, EF_CONSTRUCTION, Some(halves));
     // First the rows of the upper layer, each beginning with its neighbours there that are already below.
     let place: HashMap<u32, u32> = upper_rows.iter().copied().zip(0..).collect();
     let in_order: Vec<u32> = sample.iter().chain(rest).map(|at| row_of[*at as usize]).collect();
@@ -86,7 +94,7 @@ pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop)
     if let Some(begun) = progress.of(rows_crc, lower.count(), in_order.len(), lower.links.len()) {
         (told, lower.links) = (begun.inserted, begun.links);
     }
-    let seeds = |_: &Layer, inserted: usize, row: u32, _: &mut Scratch| {
+    let seeds = |_: &Layer<'_>, inserted: usize, row: u32, _: &mut Scratch| {
         let mut seeds = [NONE; SEEDS];
         let mut fill = |rows: &mut dyn Iterator<Item = u32>| {
             let below = rows.filter(|upper| (*upper as usize) < inserted).map(|upper| upper_rows[upper as usize]);
@@ -119,7 +127,16 @@ pub(crate) fn build(vectors: &[&[f32]], mut progress: Progress<'_>, stop: &Stop)
     // In the order of memory, which a search reads where they lead.
     lower.links.par_chunks_mut(LOWER.slots).for_each(<[u32]>::sort_unstable);
     let entries = grouped(&upper, &upper_rows);
-    Ok(Built { order, lists: lower.links, entries })
+    let (lists, halves) = lower.into_parts();
+    Ok(Built { order, halves, lists, entries })
+}
+
+/// Some of the rows of `width` bytes.
+fn gathered(rows: &[u8], width: usize, of: &[u32]) -> Vec<u8> {
+    let mut gathered = vec![0; of.len() * width];
+    let each = gathered.par_chunks_mut(width).zip(of);
+    each.for_each(|(row, at)| row.copy_from_slice(&rows[*at as usize * width..][..width]));
+    gathered
 }
 
 /// For each place the first with the same code: hundreds of copies would else be each other's only neighbours.
@@ -134,10 +151,10 @@ fn first_copies<'a>(count: usize, code: impl Fn(u32) -> &'a [u8] + Sync) -> Vec<
 }
 
 /// - `codes`: no two are the same.
-fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopped> {
-    let mut upper = Layer::new(codes, width, UPPER, EF_CONSTRUCTION);
+fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer<'static>, Stopped> {
+    let mut upper = Layer::new(codes, width, UPPER, EF_CONSTRUCTION, None);
     let all: Vec<u32> = (0..upper.count() as u32).collect();
-    let seeds = |layer: &Layer, inserted: usize, row, scratch: &mut Scratch| {
+    let seeds = |layer: &Layer<'_>, inserted: usize, row, scratch: &mut Scratch| {
         let mut query = Vec::new();
         let scorer = layer.scorer(layer.query(row, &mut query));
         scratch.best_of_first(&scorer, inserted.min(FIRST))
@@ -148,7 +165,7 @@ fn upper_layer(codes: Vec<u8>, width: usize, stop: &Stop) -> Result<Layer, Stopp
 }
 
 /// The rows of the upper layer as entries. As many pivots as make a query compare itself with about as many of them as of their entries.
-fn grouped(upper: &Layer, rows: &[u32]) -> Grouped {
+fn grouped(upper: &Layer<'_>, rows: &[u32]) -> Grouped {
     let pivots = (2 * rows.len().isqrt()).clamp(1, rows.len());
     let nearest = |(scratch, query): &mut (Scratch, Vec<i8>), row: u32| {
         let scorer = upper.scorer(upper.query(row, query));
@@ -159,7 +176,7 @@ fn grouped(upper: &Layer, rows: &[u32]) -> Grouped {
 }
 
 /// Where each code belongs in the upper layer.
-fn homes(upper: &Layer, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped> {
+fn homes(upper: &Layer<'_>, codes: &[u8], stop: &Stop) -> Result<Vec<Home>, Stopped> {
     let home = |(scratch, query): &mut (Scratch, Vec<i8>), code: &[u8]| {
         stop.check()?;
         query.clear();
@@ -206,7 +223,7 @@ impl Scale {
 }
 
 /// The order in which a walk from row 0 meets the rows of a layer, neighbours after each other.
-fn ranks(layer: &Layer) -> Vec<u32> {
+fn ranks(layer: &Layer<'_>) -> Vec<u32> {
     let mut ranks = vec![NONE; layer.count()];
     let mut next = 0;
     for start in 0..layer.count() as u32 {

@@ -6,7 +6,7 @@ use super::layer::{Layer, links};
 const ROUNDS: usize = 8;
 
 /// Adds links until every row with links of its own can be reached from `seeds`, or the rounds are over.
-pub(super) fn every_row(layer: &mut Layer, seeds: &[u32]) {
+pub(super) fn every_row(layer: &mut Layer<'_>, seeds: &[u32]) {
     for _ in 0..ROUNDS {
         let reached = reached(layer, seeds);
         let lost = (0..layer.count() as u32).filter(|row| !reached[*row as usize]);
@@ -24,7 +24,7 @@ pub(super) fn every_row(layer: &mut Layer, seeds: &[u32]) {
 }
 
 /// Which rows can be reached.
-fn reached(layer: &Layer, seeds: &[u32]) -> Vec<bool> {
+fn reached(layer: &Layer<'_>, seeds: &[u32]) -> Vec<bool> {
     let mut reached = vec![false; layer.count()];
     let mut stack = seeds.to_vec();
     while let Some(row) = stack.pop() {
