@@ -124,8 +124,6 @@ pub(crate) fn build(
         }
     }
     reach::every_row(&mut lower, &upper_rows);
-    // In the order of memory, which a search reads where they lead.
-    lower.links.par_chunks_mut(LOWER.slots).for_each(<[u32]>::sort_unstable);
     let entries = grouped(&upper, &upper_rows);
     let (lists, halves) = lower.into_parts();
     Ok(Built { order, halves, lists, entries })
