@@ -40,30 +40,37 @@ pub(super) const KERNEL: Kernel = Kernel {
     insert,
 };
 
-/// Without a branch for each: no CPU foresees which they are.
 pub(super) fn select(rows: &[u32], scores: &[i32], least: u64, selected: &mut [u64]) -> usize {
-    rows.iter().zip(scores).fold(0, |count, (row, score)| {
-        selected[count] = rank(*score, *row);
-        count + usize::from((*row < 1 << 31) & (selected[count] > least))
-    })
+    // What ranks before it has no lower score.
+    let least_score = ((least >> 32) as u32 ^ 1 << 31).cast_signed();
+    let mut count = 0;
+    for (rows, scores) in rows.chunks(LANES).zip(scores.chunks(LANES)) {
+        // Few are good enough, and which cannot be foreseen.
+        let good = scores.iter().zip(0..).fold(0u32, |good, (score, at)| good | u32::from(*score >= least_score) << at);
+        let mut left = good;
+        while left != 0 {
+            let at = left.trailing_zeros() as usize;
+            left &= left - 1;
+            selected[count] = rank(scores[at], rows[at]);
+            count += usize::from((rows[at] < 1 << 31) & (selected[count] > least));
+        }
+    }
+    count
 }
 
-/// Comparisons that take less time than sorting.
-const FEW: usize = 1 << 8;
-/// Of more ranks that are in order, whole runs are moved.
-const SHORT: usize = 96;
+/// So many ranks are put in their places one by one.
+const FEW: usize = 8;
 
 pub(super) fn insert(sorted: &mut [u64], more: &mut [u64]) -> usize {
     let best = more.iter().fold(0, |best, rank| best.max(*rank));
     let first = sorted.partition_point(|rank| *rank > best);
-    if sorted.len() * more.len() <= FEW {
+    if more.len() <= FEW {
         for rank in more {
-            // Without a branch for where it belongs: no CPU foresees that.
-            sorted.iter_mut().fold(*rank, |rank, place| {
-                let less = rank.min(*place);
-                *place = rank.max(*place);
-                less
-            });
+            let at = sorted.partition_point(|other| *other > *rank);
+            if let Some(last) = sorted.len().checked_sub(1).filter(|last| at <= *last) {
+                sorted.copy_within(at..last, at + 1);
+                sorted[at] = *rank;
+            }
         }
         return first;
     }
@@ -74,16 +81,7 @@ pub(super) fn insert(sorted: &mut [u64], more: &mut [u64]) -> usize {
         let is_old = left == 0 || old > 0 && sorted[old - 1] < more[left - 1];
         (old, left) = if is_old { (old - 1, left) } else { (old, left - 1) };
     }
-    // From the last to the first, so that each moves once.
-    while old > SHORT && left > 0 {
-        let rank = more[left - 1];
-        let at = sorted[..old].partition_point(|other| *other > rank);
-        sorted.copy_within(at..old, at + left);
-        sorted[at + left - 1] = rank;
-        old = at;
-        left -= 1;
-    }
-    // Without a branch for which is next.
+    // From the last to the first, so that each moves once; without a branch for which is next.
     while old > 0 && left > 0 {
         let (a, b) = (sorted[old - 1], more[left - 1]);
         let is_old = a < b;
